@@ -1,0 +1,103 @@
+# Every command of the course. `make` alone prints them.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+
+PYTHON := >=3.11,<3.15
+PROJECTS := movielens-api images/movielens-fetch images/movielens-rank images/movielens-store
+
+# uv where it is there already, else one of our own in .uv
+UV := $(or $(shell command -v uv),.uv/bin/uv)
+# a mirror that pip is set to use serves uv too
+INDEX := $${PIP_INDEX_URL:-$$(python3 -m pip config get global.index-url 2> /dev/null || true)}
+PIP_INSTALL := UV_DEFAULT_INDEX="$(INDEX)" $(UV) pip install --quiet --compile-bytecode
+
+.PHONY: help
+help: ## print these lines
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# --- the course
+
+COURSE := .venv/bin/course
+EMBEDDED := .venv/.run movielens-api/.venv/.run
+STARTED := $(shell date +%s)
+
+.PHONY: run top doctor bench
+run: $(EMBEDDED) ## fetch, rank and store a month of ratings, here and now (MONTH=2019-01 MONTHS=1 PROFILE=100k)
+	@$(COURSE) run --started $(STARTED) $(if $(MONTH),--month '$(MONTH)') $(if $(MONTHS),--months '$(MONTHS)') $(if $(PROFILE),--profile '$(PROFILE)')
+
+top: .venv/.run ## show a stored ranking (MONTH=, default: the latest)
+	@$(COURSE) top $(if $(MONTH),--month '$(MONTH)') $(if $(PROFILE),--profile '$(PROFILE)')
+
+doctor: .venv/.run ## check what this machine has and what it misses, each with its fix
+	@$(COURSE) doctor
+
+bench: .venv/.dev $(PROJECTS:%=%/.venv/.run) ## measure the numbers of the course again (PROFILES="100k 1m 25m")
+	@$(COURSE) bench $(PROFILES)
+
+# --- the tests
+
+.PHONY: test lint types
+test: lint types ## run every check and every suite (REQUIRE=databases: a suite that cannot run is a failure)
+	@failed=""; \
+	for folder in $(PROJECTS) .; do \
+	  printf '\n== %s\n' "$${folder/#./tests}"; \
+	  $$folder/.venv/bin/pytest "$$folder/tests" || failed="$$failed $$folder"; \
+	done; \
+	if [ -n "$$failed" ]; then echo "failed:$$failed"; exit 1; fi
+
+lint: .venv/.dev
+	@.venv/bin/ruff check --quiet .
+	@.venv/bin/ruff format --quiet --check .
+
+types: .venv/.dev $(PROJECTS:%=%/.venv/.dev)
+	@.venv/bin/mypy course
+	@for project in $(PROJECTS); do .venv/bin/mypy --python-executable $$project/.venv/bin/python $$project/src; done
+
+# --- environments: one for Airflow and the course, one for each project. A stamp file says what is installed.
+
+.uv/bin/uv: requirements-uv.txt
+	@echo "getting uv, which installs the rest"
+	@python3 -m venv .uv
+	@.uv/bin/pip install --quiet --require-hashes -r $<
+	@touch $@
+
+.venv/.run: requirements.txt pyproject.toml images/movielens-rank/pyproject.toml | $(UV)
+	@echo "installing Airflow and what the mixed version needs (once)"
+	@$(UV) venv --quiet --allow-existing --python "$(PYTHON)" .venv
+	@$(PIP_INSTALL) --python .venv --require-hashes -r requirements.txt
+	@$(PIP_INSTALL) --python .venv --no-deps -e . -e images/movielens-rank
+	@touch $@
+
+.venv/.dev: requirements-dev.txt .venv/.run
+	@echo "installing the development tools (once)"
+	@$(PIP_INSTALL) --python .venv --require-hashes -r $<
+	@touch $@
+
+%/.venv/.run: %/requirements.txt %/pyproject.toml | $(UV)
+	@echo "installing $* (once)"
+	@$(UV) venv --quiet --allow-existing --python "$(PYTHON)" $*/.venv
+	@$(PIP_INSTALL) --python $*/.venv --require-hashes -r $<
+	@$(PIP_INSTALL) --python $*/.venv --no-deps -e $*
+	@touch $@
+
+%/.venv/.dev: %/requirements-test.txt %/.venv/.run
+	@$(PIP_INSTALL) --python $*/.venv --require-hashes -r $<
+	@touch $@
+
+# --- locks: versions and hashes in pip's format, without any index's address
+
+COMPILE := UV_DEFAULT_INDEX="$(INDEX)" $(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-emit-find-links \
+	--no-annotate --python-version 3.11 --custom-compile-command "make lock"
+
+.PHONY: lock
+lock: | $(UV) ## renew every lock file from its pyproject.toml (UPGRADE=1: to the newest versions)
+	echo uv | $(COMPILE) $(if $(UPGRADE),--upgrade) - -o requirements-uv.txt
+	$(COMPILE) $(if $(UPGRADE),--upgrade) pyproject.toml images/movielens-rank/pyproject.toml -o requirements.txt
+	$(COMPILE) $(if $(UPGRADE),--upgrade) pyproject.toml images/movielens-rank/pyproject.toml --extra dev -c requirements.txt -o requirements-dev.txt
+	for project in $(PROJECTS); do \
+	  $(COMPILE) $(if $(UPGRADE),--upgrade) $$project/pyproject.toml -o $$project/requirements.txt; \
+	  $(COMPILE) $(if $(UPGRADE),--upgrade) $$project/pyproject.toml --extra test -c $$project/requirements.txt -o $$project/requirements-test.txt; \
+	done
