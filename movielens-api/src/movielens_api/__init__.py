@@ -1,0 +1,1 @@
+"""A mock MovieLens API: generated or downloaded ratings, served page by page."""

@@ -1,0 +1,273 @@
+"""The command `movielens-api`: generate data, serve it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from movielens_api.columns import DataError
+from movielens_api.credentials import CredentialsError, read_credentials
+from movielens_api.generate import DEFAULT_PROFILE, PROFILES, generate, is_generated
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+FAULT_KINDS = ("429", "500", "slow", "cut")
+FOLDER = click.Path(file_okay=False, path_type=Path)
+
+
+class FaultKinds(click.ParamType):
+    """Names of faults, separated by commas."""
+
+    name = "kinds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        if isinstance(value, tuple):
+            return value
+        kinds = tuple(kind.strip() for kind in value.split(","))
+        for kind in kinds:
+            if kind not in FAULT_KINDS:
+                self.fail(f"{kind!r} is not one of {', '.join(FAULT_KINDS)}", param, ctx)
+        return kinds
+
+
+profile_option = click.option(
+    "--profile",
+    type=click.Choice(list(PROFILES)),
+    default=DEFAULT_PROFILE,
+    envvar="MOVIELENS_PROFILE",
+    show_default=True,
+    show_envvar=True,
+    help="How many ratings: 1,000, 100,000, 1,000,000 or 25,000,000.",
+)
+seed_option = click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=1,
+    envvar="MOVIELENS_SEED",
+    show_default=True,
+    show_envvar=True,
+    help="The same profile and seed give the same bytes.",
+)
+
+
+@click.group(no_args_is_help=False)
+@click.version_option(package_name="movielens-api")
+def cli() -> None:
+    """A mock MovieLens API with seeded data."""
+
+
+@cli.command("generate")
+@profile_option
+@seed_option
+@click.option(
+    "--output",
+    type=FOLDER,
+    required=True,
+    envvar="MOVIELENS_OUTPUT",
+    show_envvar=True,
+    help="The folder to make. It appears when it is complete; an older data folder there is replaced.",
+)
+def generate_command(profile: str, seed: int, output: Path) -> None:
+    """Make a data folder."""
+    generated(profile, seed, output)
+    click.echo(str(output))
+
+
+@cli.command()
+@click.option(
+    "--data",
+    type=FOLDER,
+    envvar="MOVIELENS_DATA",
+    show_envvar=True,
+    help="A data folder, or a MovieLens download (ratings.csv, movies.csv). Without it: --profile and --seed.",
+)
+@profile_option
+@seed_option
+@click.option("--host", default="127.0.0.1", envvar="API_HOST", show_default=True, show_envvar=True)
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=5000,
+    envvar="API_PORT",
+    show_default=True,
+    show_envvar=True,
+    help="0 takes a free one.",
+)
+@click.option(
+    "--port-file",
+    type=click.Path(dir_okay=False, path_type=Path),
+    envvar="API_PORT_FILE",
+    show_envvar=True,
+    help="Write the port number to this file once the server answers; remove it at the end.",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    default=2,
+    envvar="API_WORKERS",
+    show_default=True,
+    show_envvar=True,
+    help="Processes. They share one copy of the data.",
+)
+@click.option(
+    "--fault-rate",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    envvar="API_FAULT_RATE",
+    show_default=True,
+    show_envvar=True,
+    help="Which share of the answers of /ratings and /movies goes wrong.",
+)
+@click.option(
+    "--fault-seed",
+    type=int,
+    default=1,
+    envvar="API_FAULT_SEED",
+    show_default=True,
+    show_envvar=True,
+    help="Each worker repeats its faults for the same seed.",
+)
+@click.option(
+    "--fault-kinds",
+    type=FaultKinds(),
+    default=",".join(FAULT_KINDS),
+    envvar="API_FAULT_KINDS",
+    show_default=True,
+    show_envvar=True,
+    help="Separated by commas: too many requests, server error, late, cut off half way.",
+)
+@click.option(
+    "--fault-delay",
+    type=click.FloatRange(min=0),
+    default=1.5,
+    envvar="API_FAULT_DELAY",
+    show_default=True,
+    show_envvar=True,
+    help="Seconds by which a slow answer is late.",
+)
+def serve(
+    data: Path | None,
+    profile: str,
+    seed: int,
+    host: str,
+    port: int,
+    port_file: Path | None,
+    workers: int,
+    fault_rate: float,
+    fault_seed: int,
+    fault_kinds: tuple[str, ...],
+    fault_delay: float,
+) -> None:
+    """Serve ratings and movies until SIGTERM.
+
+    The login comes from the environment only: API_USER, and API_PASSWORD or API_PASSWORD_FILE.
+    """
+    credentials = read_credentials(os.environ)
+    # Imported here: they take 0.2 s, which `generate` need not pay.
+    from movielens_api.app import create_app
+    from movielens_api.columns import open_dataset
+    from movielens_api.faults import Faults
+    from movielens_api.server import Server, bind
+
+    listener = bind(host, port)
+    dataset = open_dataset(data_folder(data, profile, seed))
+    faults = Faults(fault_rate, fault_seed, fault_kinds, fault_delay) if fault_rate else None
+    Server(create_app(dataset, credentials, faults), listener, workers, port_file).run()
+
+
+def data_folder(data: Path | None, profile: str, seed: int) -> Path:
+    """The data folder to serve, made first if need be."""
+    if data is None:
+        folder = cache_folder() / f"{profile}-{seed}"
+        generated(profile, seed, folder)
+        return folder
+    if (data / "dataset.json").exists():
+        return data
+    if (data / "ratings.csv").exists():
+        return converted(data)
+    raise DataError(
+        f"{data} has neither dataset.json (made by `movielens-api generate`) nor ratings.csv (a MovieLens download)"
+    )
+
+
+def converted(download: Path) -> Path:
+    """The data folder of a MovieLens download: inside it if it can be written, else in the cache."""
+    from movielens_api.movielens_csv import convert, is_converted
+
+    if os.access(download, os.W_OK):
+        folder = download / ".movielens-api"
+    else:
+        name = hashlib.sha256(bytes(download.resolve())).hexdigest()[:16]
+        folder = cache_folder() / f"download-{name}"
+    if not is_converted(download, folder):
+        with progress(f"reading {download}", (download / "ratings.csv").stat().st_size) as advance:
+            convert(download, folder, advance)
+    return folder
+
+
+def generated(profile: str, seed: int, folder: Path) -> None:
+    if not is_generated(profile, seed, folder):
+        with progress(f"generating {profile} with seed {seed}", PROFILES[profile].ratings) as advance:
+            generate(profile, seed, folder, advance)
+
+
+@contextmanager
+def progress(label: str, length: int) -> Iterator[Callable[[int], object]]:
+    """A bar on a terminal, else the label on a line of its own; on standard error."""
+    with click.progressbar(length=length, label=label, file=sys.stderr) as bar:
+        yield bar.update
+
+
+def cache_folder() -> Path:
+    """Where data is kept between runs: the user's cache, or a private temporary folder if that cannot be written."""
+    try:
+        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "movielens-api"
+        home.mkdir(parents=True, exist_ok=True)
+        if os.access(home, os.W_OK):
+            return home
+    except (OSError, RuntimeError):
+        pass  # a read-only disk, or a user without a home, as in a container
+    temporary = Path(tempfile.gettempdir()) / f"movielens-api-{os.getuid()}"
+    temporary.mkdir(mode=0o700, exist_ok=True)
+    if temporary.stat().st_uid != os.getuid():
+        raise PermissionError(f"{temporary} belongs to someone else: name a folder with --data")
+    return temporary
+
+
+def main() -> None:
+    # As process 1 of a container there is no default reaction to SIGTERM: without this, a stop during the
+    # generation would have to wait for SIGKILL. Gunicorn replaces it when it starts.
+    signal.signal(signal.SIGTERM, _stop)
+    from movielens_api.server import CannotListen
+
+    try:
+        sys.exit(cli(standalone_mode=False))
+    except (DataError, CredentialsError) as error:
+        _fail(str(error), 2)
+    except click.ClickException as error:
+        _fail(error.format_message(), error.exit_code)
+    except CannotListen as error:
+        _fail(str(error), 1)
+    except OSError as error:
+        _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error), 1)
+    except (click.Abort, KeyboardInterrupt):
+        _fail("stopped", 130)
+
+
+def _stop(signal_number: int, frame: object) -> NoReturn:
+    sys.exit(128 + signal_number)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    click.echo(f"movielens-api: {message}", err=True)
+    sys.exit(code)
