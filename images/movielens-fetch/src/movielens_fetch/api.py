@@ -1,0 +1,161 @@
+"""The MovieLens API: asks for one page, and says of each failure whether another try makes sense."""
+
+import json
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import UTC, date, datetime
+from email.utils import parsedate_to_datetime
+from queue import Empty, SimpleQueue
+from typing import NamedTuple
+
+import requests
+
+from movielens_fetch.errors import BadInput, FetchFailed
+from movielens_fetch.page import NotAPage, NotJson, Page, parse_page
+
+# A row takes about 80 bytes. An answer far beyond that is not a page, and would fill the memory.
+MOST_BYTES_PER_ROW = 1_000
+CHUNK = 64 * 1024
+
+
+class TryAgain(Exception):
+    """The same request may succeed later; `after` is how many seconds the server asked to be left alone."""
+
+    def __init__(self, cause: str, after: float = 0.0) -> None:
+        super().__init__(cause)
+        self.after = after
+
+
+class Answer(NamedTuple):
+    """A whole answer: what came before the limit in time, and within the limit in size."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class RatingsApi:
+    """The ratings in [start_date, end_date) behind `host`, page by page, over one connection that is kept open."""
+
+    def __init__(self, host: str, user: str, password: str, start_date: date, end_date: date) -> None:
+        self.address = f"{host}/ratings"
+        self._interval = {"start_date": start_date.isoformat(), "end_date": end_date.isoformat()}
+        # requests sends text as Latin-1; this way what arrives is UTF-8
+        self._login = (user.encode().decode("latin-1"), password.encode().decode("latin-1"))
+        self._session = requests.Session()
+
+    def page(self, offset: int, limit: int, seconds: float) -> Page:
+        """At most `limit` ratings from `offset` on, within `seconds`.
+
+        Raises TryAgain after a failure that may pass, NotInOrder for rows that are not sorted, BadInput where the
+        server refuses a parameter, FetchFailed for all else.
+        """
+        answer = self._answer_within(seconds, offset, limit)
+        if answer.status != requests.codes.ok:
+            raise self._refusal(answer)
+        try:
+            page = parse_page(answer.body)
+        except NotJson as error:
+            raise TryAgain(str(error)) from error
+        except NotAPage as error:
+            raise FetchFailed(f"{self.address} does not answer as the MovieLens API does: {error}") from error
+        if page.rows > limit:
+            raise FetchFailed(f"{self.address} sent {page.rows} ratings where {limit} were asked for")
+        return page
+
+    def _answer_within(self, seconds: float, offset: int, limit: int) -> Answer:
+        # The timeout of requests is for each read: a server that sends a byte a second would never meet it. So the
+        # request has a thread, and a thread that is late is left to itself, together with its connection.
+        outcome: SimpleQueue[Answer | Exception] = SimpleQueue()
+        session = self._session
+
+        def ask() -> None:
+            try:
+                outcome.put(self._get(session, seconds, offset, limit))
+            except Exception as error:
+                outcome.put(error)
+
+        threading.Thread(target=ask, daemon=True).start()
+        try:
+            answer = outcome.get(timeout=seconds)
+        except Empty:
+            self._session = requests.Session()
+            raise TryAgain(f"no whole answer in {seconds:.1f} s") from None
+        if isinstance(answer, requests.RequestException):
+            if isinstance(answer, ValueError):  # InvalidURL and its like
+                raise BadInput(f"{self.address} is not an address to connect to: {answer}") from answer
+            raise TryAgain(_root_cause(answer)) from answer
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def _get(self, session: requests.Session, seconds: float, offset: int, limit: int) -> Answer:
+        with session.get(
+            self.address,
+            params={**self._interval, "offset": str(offset), "limit": str(limit)},
+            auth=self._login,
+            timeout=seconds,
+            allow_redirects=False,  # the password is for this address only
+            stream=True,
+        ) as response:
+            body = bytearray()
+            for chunk in response.iter_content(CHUNK):
+                body += chunk
+                if len(body) > CHUNK + MOST_BYTES_PER_ROW * limit:
+                    raise FetchFailed(f"{self.address} sent more than {len(body)} bytes for {limit} ratings")
+            return Answer(response.status_code, response.headers, bytes(body))
+
+    def _refusal(self, answer: Answer) -> Exception:
+        status = answer.status
+        if status == requests.codes.too_many_requests or status >= 500:
+            return TryAgain(f"the API answered {status}", _retry_after(answer.headers.get("Retry-After", "")))
+        if status == requests.codes.bad_request:
+            return BadInput(f"{self.address} refused the request: {_error_text(answer.body)}")
+        if status == requests.codes.unauthorized:
+            return FetchFailed(
+                f"{self.address} refused the login (401): check MOVIELENS_USER and MOVIELENS_PASSWORD "
+                "or MOVIELENS_PASSWORD_FILE"
+            )
+        if 300 <= status < 400:
+            target = _one_line(answer.headers.get("Location", "nowhere"))
+            return FetchFailed(
+                f"{self.address} redirects to {target} ({status}), where the password does not follow: "
+                "give the final address as --host"
+            )
+        return FetchFailed(f"{self.address} answered {status}: is it the MovieLens API?")
+
+
+def _retry_after(value: str) -> float:
+    """The seconds in a Retry-After header, which holds seconds or a date; 0 where it holds neither."""
+    if value.isascii() and value.isdigit():
+        return float(value)
+    try:
+        moment = parsedate_to_datetime(value)
+    except ValueError:
+        return 0.0
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return max(0.0, (moment - datetime.now(UTC)).total_seconds())
+
+
+def _error_text(body: bytes) -> str:
+    """The text in an error answer `{"error": "..."}`, or the beginning of any other body."""
+    text = body.decode(errors="replace")
+    with suppress(ValueError, RecursionError, LookupError, TypeError):
+        text = json.loads(text)["error"]
+    return _one_line(str(text))
+
+
+def _root_cause(error: BaseException) -> str:
+    """What the network said, without the layers that requests and urllib3 wrap around it."""
+    while (inner := error.__cause__ or error.__context__) is not None:
+        error = inner
+    words = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return _one_line(words) or type(error).__name__
+
+
+def _one_line(text: str) -> str:
+    """The beginning of a text from outside, safe to print."""
+    line = " ".join("".join(mark if mark.isprintable() else " " for mark in text[:1000]).split())
+    return line if len(line) <= 200 else f"{line[:200]}..."

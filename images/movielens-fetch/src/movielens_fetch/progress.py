@@ -1,0 +1,44 @@
+"""Says on stderr how far the download is: a bar on a terminal, a line now and then anywhere else."""
+
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import click
+
+log = logging.getLogger(__name__)
+
+SECONDS_BETWEEN_LINES = 5.0
+CLEAR_LINE = "\r\033[K"
+
+
+@contextmanager
+def progress() -> Iterator[Callable[[int, int], None]]:
+    """Gives a function to call with the rows so far and the rows in all; sends the log to stderr meanwhile."""
+    terminal = sys.stderr.isatty()
+    # a line of the log takes the place of the bar, which is drawn again below it
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format=(CLEAR_LINE if terminal else "") + "%(message)s")
+    if not terminal:
+        yield _lines()
+        return
+    with click.progressbar(length=1, label="ratings", show_pos=True, file=sys.stderr) as bar:
+
+        def move(rows: int, total: int) -> None:
+            bar.length = total
+            bar.update(rows - bar.pos)  # backwards after a new start
+
+        yield move
+
+
+def _lines() -> Callable[[int, int], None]:
+    last = time.monotonic()
+
+    def say(rows: int, total: int) -> None:
+        nonlocal last
+        if rows == total or time.monotonic() - last >= SECONDS_BETWEEN_LINES:
+            last = time.monotonic()
+            log.info("%d of %d ratings", rows, total)
+
+    return say

@@ -1,0 +1,121 @@
+"""The ranking itself: from ratings to totals per movie, from totals to scores.
+
+A file is ranked in chunks, so the two steps are apart: `count` adds up one chunk, `rank` scores the sum of all.
+"""
+
+from collections.abc import Callable
+from statistics import NormalDist
+
+import numpy as np
+import pandas as pd
+
+MIN_STARS, MAX_STARS = 0.5, 5.0
+LIKED = 4.0
+MICROSTARS = 1_000_000
+"""Stars are added up as whole millionths: sums of integers are the same in any order, sums of floats are not."""
+
+Z = NormalDist().inv_cdf(0.975)
+"""Standard normal quantile of a two-sided 95 % interval, about 1.96."""
+
+
+def rank_movies(
+    ratings: pd.DataFrame, min_ratings: int = 3, method: str = "mean", limit: int | None = None
+) -> pd.DataFrame:
+    """Rank the movies that have at least `min_ratings` ratings, and return the first `limit` of them (all if None).
+
+    `ratings` has one row a rating, in any order, with the columns `movieId` (whole numbers) and `rating` (0.5 to 5.0
+    stars; counted in millionths of a star, which is exact for half stars). Other columns are ignored.
+
+    The result has the columns `movieId`, `avg_rating` and `num_ratings`, ordered by avg_rating descending, then
+    num_ratings descending, then movieId ascending. `avg_rating` holds the score of the method:
+
+    - `mean`: the mean rating R, in stars.
+    - `bayes`: WR = v/(v+m) * R + m/(v+m) * C, in stars; v is the number of ratings of the movie, m is `min_ratings`,
+      C the mean over all ratings given, those of unranked movies too. With few ratings a movie stays near C.
+      Source: the weighted rating that IMDb printed under its Top 250, where m is likewise the number of votes that
+      a movie needs to be listed.
+    - `wilson`: the least share of people, 0 to 1, who like the movie (4 stars or more), with 95 % confidence: the
+      lower bound of the Wilson score interval. Source: E. B. Wilson, "Probable inference, the law of succession,
+      and statistical inference", JASA 22 (1927); for rankings, E. Miller, "How Not To Sort By Average Rating" (2009).
+
+    Raises ValueError: a needed column is missing or of another type, a rating is not from 0.5 to 5.0, or an argument
+    is out of range.
+    """
+    check_ratings(ratings)
+    return rank(count(ratings), min_ratings, method, limit)
+
+
+def check_ratings(ratings: pd.DataFrame) -> None:
+    """Raise ValueError unless `ratings` has whole numbers as movieId and 0.5 to 5.0 as rating."""
+    for column, kinds, wanted in (("movieId", "iu", "whole numbers"), ("rating", "iuf", "numbers")):
+        if column not in ratings.columns:
+            raise ValueError(f"ratings need a column {column!r}")
+        # the column of an empty frame has no telling type
+        if len(ratings) and ratings[column].dtype.kind not in kinds:
+            raise ValueError(f"column {column!r} must hold {wanted}, not {ratings[column].dtype}")
+    # a missing rating is out of range, as NaN and as pandas.NA
+    in_range = ratings["rating"].between(MIN_STARS, MAX_STARS).to_numpy(dtype=bool, na_value=False)
+    if not in_range.all():
+        raise ValueError(f"rating {ratings['rating'].to_numpy()[~in_range][0]} is not from {MIN_STARS} to {MAX_STARS}")
+
+
+def count(ratings: pd.DataFrame) -> pd.DataFrame:
+    """Total checked ratings per movie: index movieId, columns `microstars`, `ratings`, `liked` (4 stars or more)."""
+    movie, movie_ids = pd.factorize(ratings["movieId"].to_numpy(np.int64))
+    stars = ratings["rating"].to_numpy(np.float64)
+    # bincount adds up weights as float64, which holds whole numbers exactly up to 2**53
+    microstars = np.bincount(movie, weights=np.rint(stars * MICROSTARS), minlength=len(movie_ids))
+    return pd.DataFrame(
+        {
+            "microstars": microstars.astype(np.int64),
+            "ratings": np.bincount(movie, minlength=len(movie_ids)),
+            "liked": np.bincount(movie[stars >= LIKED], minlength=len(movie_ids)),
+        },
+        index=pd.Index(movie_ids, name="movieId"),
+    )
+
+
+def rank(totals: pd.DataFrame, min_ratings: int = 3, method: str = "mean", limit: int | None = None) -> pd.DataFrame:
+    """Rank movies by their totals, as `rank_movies` does. Raises ValueError on an argument out of range."""
+    if method not in METHODS:
+        raise ValueError(f"method must be one of {', '.join(METHODS)}, not {method!r}")
+    if min_ratings < 1:
+        raise ValueError(f"min_ratings must be at least 1, not {min_ratings}")
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit must be at least 1, not {limit}")
+
+    enough = totals["ratings"] >= min_ratings
+    rankings = pd.DataFrame(
+        {
+            "movieId": totals.index.to_numpy(),
+            "avg_rating": METHODS[method](totals, min_ratings),
+            "num_ratings": totals["ratings"].to_numpy(),
+        }
+    )[enough.to_numpy()]
+    rankings = rankings.sort_values(
+        ["avg_rating", "num_ratings", "movieId"], ascending=[False, False, True], ignore_index=True
+    )
+    return rankings if limit is None else rankings.head(limit)
+
+
+def _mean(totals: pd.DataFrame, min_ratings: int) -> np.ndarray:
+    return (totals["microstars"] / (totals["ratings"] * MICROSTARS)).to_numpy()
+
+
+def _bayes(totals: pd.DataFrame, min_ratings: int) -> np.ndarray:
+    votes = totals["ratings"].to_numpy()
+    # at least one vote, so that no ratings at all are not a division by zero
+    mean_of_all = totals["microstars"].sum() / (max(votes.sum(), 1) * MICROSTARS)
+    everyone = votes + min_ratings
+    return votes / everyone * _mean(totals, min_ratings) + min_ratings / everyone * mean_of_all
+
+
+def _wilson(totals: pd.DataFrame, min_ratings: int) -> np.ndarray:
+    n = totals["ratings"].to_numpy()
+    share = totals["liked"].to_numpy() / n
+    spread = Z * np.sqrt((share * (1 - share) + Z * Z / (4 * n)) / n)
+    # rounding may take the bound of a movie that nobody likes a hair below 0
+    return np.maximum((share + Z * Z / (2 * n) - spread) / (1 + Z * Z / n), 0.0)
+
+
+METHODS: dict[str, Callable[[pd.DataFrame, int], np.ndarray]] = {"mean": _mean, "bayes": _bayes, "wilson": _wilson}

@@ -1,0 +1,40 @@
+"""Write rankings, and rank a whole file: CSV in, CSV out, in memory that does not grow with the ratings."""
+
+import os
+
+import pandas as pd
+
+from movielens_rank.ranking import count, rank
+from movielens_rank.ratings_csv import rating_chunks
+from movielens_rank.whole_file import whole_file
+
+
+def write_rankings(rankings: pd.DataFrame, path: str | os.PathLike[str]) -> None:
+    r"""Write the columns movieId, avg_rating, num_ratings to `path`, whole or not at all.
+
+    Lines end with "\n"; floats stand in their shortest form that reads back as the same float. Missing parent
+    folders are created. Raises OSError if that cannot be done.
+    """
+    with whole_file(path) as file:
+        rankings.to_csv(file, columns=["movieId", "avg_rating", "num_ratings"], index=False, lineterminator="\n")
+
+
+def rank_file(
+    input_path: str | os.PathLike[str],
+    output_path: str | os.PathLike[str],
+    min_ratings: int = 3,
+    method: str = "mean",
+    limit: int | None = None,
+) -> tuple[int, int]:
+    """Rank the ratings CSV at `input_path` into `output_path`; return the numbers of movies ranked and of ratings read.
+
+    The arguments and the result are those of `rank_movies`; a file without ratings gives a file without rankings.
+    Raises BadRatings if the input is not a ratings CSV, ValueError if an argument is out of range, OSError if a file
+    cannot be read or written. Unless all went well, `output_path` is as it was.
+    """
+    no_ratings = count(pd.DataFrame({"movieId": [], "rating": []}))
+    totals = pd.concat([no_ratings, *(count(chunk) for chunk in rating_chunks(input_path))])
+    totals = totals.groupby(level="movieId").sum()
+    rankings = rank(totals, min_ratings, method, limit)
+    write_rankings(rankings, output_path)
+    return len(rankings), int(totals["ratings"].sum())
