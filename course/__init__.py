@@ -1,0 +1,1 @@
+"""The learner's companion: one command behind the Makefile."""

@@ -1,0 +1,120 @@
+"""The `course` command. The Makefile calls it; `course --help` lists what it can do."""
+
+import signal
+import sys
+import time
+from typing import Any, NoReturn
+
+import click
+from rich.console import Console
+
+from course.months import Month, MonthType
+
+# Modules that only one command needs are imported inside it: `course top` should not wait for them.
+
+PIPELINE = "01_mixed_operators"
+PROFILES = click.Choice(["small", "100k", "1m", "25m"])
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+def course() -> None:
+    """The companion of the course: run the pipeline, look at its results, check this machine."""
+
+
+@course.command()
+@click.option("--month", type=MonthType(), default="2019-01", help="The first month to rank.")
+@click.option("--months", type=click.IntRange(1, 120), default=1, help="How many months, one after the other.")
+@click.option("--profile", type=PROFILES, default="100k", help="How much data the API serves.")
+@click.option("--started", type=float, hidden=True, help="When the whole command began, in epoch seconds.")
+def run(month: Month, months: int, profile: str, started: float | None) -> None:
+    """Run the pipeline here, without Docker: fetch, rank, store, and show the top ten."""
+    from course import embedded
+    from course.places import DATABASE, shown
+    from course.rankings import print_rankings, read_titles, stored_rankings
+
+    began = time.time()
+    console = Console()
+    wanted = [month.later(number) for number in range(months)]
+    with embedded.only_run():
+        embedded.generate_data(profile)
+        with console.status("starting the MovieLens API"), embedded.movielens_api(profile) as api:
+            console.print(f"MovieLens API: http://{api.host}:{api.port}, {profile} ratings")
+            follow(console, embedded.run_dag(PIPELINE, wanted, api))
+
+    titles = read_titles(profile)
+    for one in wanted:
+        rankings = stored_rankings(PIPELINE, one.first_day)
+        if rankings:
+            print_rankings(console, f"Top ten of {one}, {len(rankings)} movies ranked", rankings[:10], titles)
+        elif embedded.count_ratings(one) == 0:
+            console.print(f"no ratings in {one}: zero rows stored")
+        else:
+            console.print(f"no movie has enough ratings in {one}: zero rows stored")
+    console.print(f"rows: {shown(DATABASE)}, table movie_rankings, pipeline {PIPELINE}", soft_wrap=True)
+    took = time.time() - (started or began)
+    console.print(f"took {took:.0f} s" if took >= 10 else f"took {took:.1f} s")
+
+
+def follow(console: Console, events: Any) -> None:
+    """Show the events of a run as they happen: what is under way, and a line for each task that ended."""
+    with console.status("starting Airflow") as status:
+        month = ""
+        for event in events:
+            if phase := event.get("phase"):
+                month = event.get("month", month)
+                status.update(f"{month} {phase}".strip())
+            elif task := event.get("task"):
+                if event["state"] == "running":
+                    status.update(f"{month} {task}")
+                else:
+                    mark = "[green]success[/]" if event["state"] == "success" else f"[red]{event['state']}[/]"
+                    console.print(f"  {month}  {task:<15} {mark}  {event['seconds']:.1f} s", highlight=False)
+
+
+@course.command()
+@click.option("--month", type=MonthType(), help="The month to show; the latest one that is stored, if left out.")
+@click.option("--limit", type=click.IntRange(1), default=10, help="How many movies.")
+@click.option("--pipeline", default=PIPELINE, help="Which version of the pipeline stored the rows.")
+@click.option("--profile", type=PROFILES, default="100k", help="The data that has the titles.")
+def top(month: Month | None, limit: int, pipeline: str, profile: str) -> None:
+    """Show a stored ranking."""
+    from course.rankings import latest_interval, print_rankings, read_titles, stored_rankings
+
+    start = month.first_day if month else latest_interval(pipeline)
+    rankings = stored_rankings(pipeline, start, limit) if start else []
+    if start is None or not rankings:
+        raise click.ClickException(f"pipeline {pipeline} has no rows" + (f" for {month}" if month else ""))
+    print_rankings(Console(), f"Top {limit} of {start:%Y-%m}, {pipeline}", rankings, read_titles(profile))
+
+
+@course.command()
+def doctor() -> None:
+    """Check what this machine has, and say how to get what is missing."""
+    from course.doctor import examine, print_findings
+
+    findings = examine()
+    print_findings(Console(), findings)
+    if any(finding.is_missing for finding in findings):
+        raise SystemExit(1)
+
+
+def stop(signal_number: int, frame: object) -> NoReturn:
+    """Turn a signal into an exit, so that every `with` block ends what it started."""
+    raise SystemExit(128 + signal_number)
+
+
+def main() -> None:
+    """Run the command. A mistake of the user is one line on stderr, not a traceback."""
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGHUP, stop)
+    try:
+        course(standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        click.echo(f"Error: {error.format_message()}", err=True)
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("stopped", err=True)
+        sys.exit(130)

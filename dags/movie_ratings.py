@@ -1,0 +1,49 @@
+"""What the three versions of the pipeline share: the interval of a run, its schedule, its params, its Asset."""
+
+from typing import NamedTuple
+
+from airflow.sdk import Asset, Context, CronDataIntervalTimetable, Param, timezone
+from dateutil.relativedelta import relativedelta
+from jinja2 import pass_context
+
+RANKINGS = Asset("movie_rankings")
+
+
+class Interval(NamedTuple):
+    """A half-open interval [start, end) of days in UTC, each as YYYY-MM-DD."""
+
+    start: str
+    end: str
+
+
+@pass_context
+def interval(context: Context) -> Interval:
+    """Tell the interval of this run: the month in its params, else the data interval of its schedule.
+
+    Raises ValueError for a manual run that has neither. In Airflow 3 such a run has no data interval.
+    """
+    if month := context["params"]["month"]:
+        start = timezone.parse(f"{month}-01")
+        return Interval(f"{start:%Y-%m-%d}", f"{start + relativedelta(months=1):%Y-%m-%d}")
+    run = context["dag_run"]
+    if run.data_interval_start is None or run.data_interval_end is None:
+        raise ValueError('this run has no interval: trigger it with a month, as in {"month": "2019-01"}')
+    return Interval(f"{run.data_interval_start:%Y-%m-%d}", f"{run.data_interval_end:%Y-%m-%d}")
+
+
+# Templates, so they are filled in when a task runs, not when the file is parsed.
+START = "{{ interval().start }}"
+END = "{{ interval().end }}"
+
+FIRST_MONTH = timezone.datetime(2019, 1, 1)
+# Not "@monthly" alone: its runs have start == end in Airflow 3. This timetable gives them a real interval.
+MONTHLY = CronDataIntervalTimetable("@monthly", timezone="UTC")
+PARAMS = {
+    "month": Param(
+        None,
+        type=["null", "string"],
+        pattern=r"^\d{4}-(0[1-9]|1[0-2])$",
+        title="Month",
+        description="The month to rank, as YYYY-MM. Leave it empty to take the interval of the schedule.",
+    )
+}
