@@ -1,0 +1,66 @@
+"""One home for Airflow and the course, away from the learner's, and the real API for every test that crosses parts."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).resolve().parent.parent
+
+# Airflow reads its settings when it is first imported, so its home has to be named before any test module loads.
+HOME = Path(tempfile.mkdtemp(prefix="course-tests-"))
+for name in [name for name in os.environ if name.startswith("AIRFLOW_")]:
+    del os.environ[name]
+os.environ |= {
+    "COURSE_HOME": str(HOME),
+    "AIRFLOW_HOME": str(HOME / "airflow"),
+    "AIRFLOW__CORE__DAGS_FOLDER": str(REPO / "dags"),
+    "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+}
+
+from drive import Place  # noqa: E402 (see above)
+
+from course import embedded  # noqa: E402
+
+
+def pytest_unconfigure() -> None:
+    """Remove the home."""
+    shutil.rmtree(HOME)
+
+
+@pytest.fixture(scope="session")
+def airflow_database() -> None:
+    """A migrated metadata database."""
+    from airflow.utils.db import initdb
+
+    initdb()
+
+
+@pytest.fixture(scope="session")
+def data() -> None:
+    """The ratings of the default profile."""
+    embedded.generate_data("100k")
+
+
+@pytest.fixture(scope="session")
+def api(data: None) -> Iterator[embedded.Api]:
+    """The real API, serving the default profile."""
+    with embedded.movielens_api("100k") as running:
+        yield running
+
+
+@pytest.fixture
+def faulty_api(data: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[embedded.Api]:
+    """The real API, failing for three requests in ten."""
+    monkeypatch.setenv("API_FAULT_RATE", "0.3")
+    monkeypatch.setenv("API_FAULT_SEED", "7")
+    with embedded.movielens_api("100k") as running:
+        yield running
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)

@@ -1,0 +1,70 @@
+"""What must hold for every DAG file before any of them runs."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from course.places import DAGS
+
+DAG_IDS = ["01_mixed_operators"]
+
+# Parses the folder as Airflow does, in a new process, and tells what that did.
+PARSE = """
+import json, socket, sys
+from airflow.dag_processing.dagbag import BundleDagBag
+from airflow.sdk import Variable
+from airflow.sdk.bases.hook import BaseHook
+
+def forbidden(*args, **kwargs):
+    raise RuntimeError("work at parse time")
+
+socket.socket.connect = BaseHook.get_connection = Variable.get = forbidden
+folder = sys.argv[1]
+bag = BundleDagBag(folder, bundle_path=folder, bundle_name="dags-folder")
+print(json.dumps({
+    "errors": bag.import_errors,
+    "heavy": sorted({"pandas", "numpy", "movielens_rank", "requests_toolbelt"} & set(sys.modules)),
+    "dags": {dag.dag_id: {
+        "tags": sorted(dag.tags),
+        "catchup": dag.catchup,
+        "timetable": type(dag.timetable).__name__,
+        "params": list(dag.params),
+        "owners": sorted({task.owner for task in dag.tasks}),
+        "retries": [task.retries for task in dag.tasks],
+        "order": [task.task_id for task in dag.topological_sort()],
+    } for dag in bag.dags.values()},
+}), file=sys.stderr)
+"""
+
+
+@pytest.fixture(scope="module")
+def parsed(airflow_database: None) -> dict:
+    """What parsing the folder gave, on a machine where nothing is configured."""
+    done = subprocess.run([sys.executable, "-c", PARSE, DAGS], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stderr.strip().splitlines()[-1])
+
+
+def test_every_dag_imports_with_nothing_configured_and_without_work(parsed: dict) -> None:
+    assert not [name for name in os.environ if name.startswith(("AIRFLOW_CONN_", "AIRFLOW_VAR_"))]
+    assert parsed["errors"] == {}
+    assert sorted(parsed["dags"]) == DAG_IDS
+
+
+def test_parsing_does_not_load_what_only_tasks_need(parsed: dict) -> None:
+    assert parsed["heavy"] == []
+
+
+@pytest.mark.parametrize("dag_id", DAG_IDS)
+def test_the_dag_has_owner_tags_retries_and_a_real_interval(parsed: dict, dag_id: str) -> None:
+    dag = parsed["dags"][dag_id]
+    assert "movie-ratings" in dag["tags"]
+    assert dag["owners"] == ["course"]
+    assert all(retries >= 1 for retries in dag["retries"])
+    assert dag["timetable"] == "CronDataIntervalTimetable"
+    assert dag["catchup"] is False
+    assert dag["params"] == ["month"]
+    assert dag["order"] == ["fetch_ratings", "rank_movies", "store_rankings"]
