@@ -15,9 +15,9 @@ PR_SET_PDEATHSIG = 1  # from linux/prctl.h
 
 
 def _die_with_parent() -> None:
-    """Ask Linux to end this child when its parent dies, even by SIGKILL, when no `finally` runs."""
+    """Ask Linux to kill this child when its parent dies by SIGKILL, for then no `finally` runs."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 @contextlib.contextmanager
@@ -46,11 +46,11 @@ def child(
 
 
 def _end_group(process: subprocess.Popen[str]) -> None:
-    """End a process and all it started: ask first, insist after ten seconds."""
+    """End a process and all it started: ask first, insist after three seconds."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGTERM)
     with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(10)
+        process.wait(3)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()

@@ -111,7 +111,7 @@ with DAG(
         extra_options={"timeout": 30},
         retry_args={
             "retry": retry_if_exception(may_pass),
-            "wait": wait_exponential_jitter(initial=0.2, max=5),
+            "wait": wait_exponential_jitter(multiplier=0.2, max=5),
             "stop": stop_after_delay(60),
             "reraise": True,
         },

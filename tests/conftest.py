@@ -57,6 +57,7 @@ def faulty_api(data: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[embedded
     """The real API, failing for three requests in ten."""
     monkeypatch.setenv("API_FAULT_RATE", "0.3")
     monkeypatch.setenv("API_FAULT_SEED", "7")
+    monkeypatch.setenv("API_FAULT_DELAY", "0.2")
     with embedded.movielens_api("100k") as running:
         yield running
 
