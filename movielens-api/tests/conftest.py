@@ -9,28 +9,44 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
+from hypothesis import HealthCheck, settings
+
+# How long an example takes depends on what else the machine does.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 COMMAND = str(Path(sys.executable).with_name("movielens-api"))
 USER, PASSWORD = "learner", "a pass:word, ümlaut"
 
 
-def environment(**changes: str | None) -> dict[str, str]:
+def clean_environment(**changes: str | None) -> dict[str, str]:
     """This process's environment without the service's variables, and with the changes."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("API_", "MOVIELENS_"))}
     return kept | {name: value for name, value in changes.items() if value is not None}
 
 
-def wait_until(condition: Callable[[], Any], what: str, seconds: float = 20) -> None:
+def wait_for(condition: Callable[[], Any], what: str, seconds: float = 20) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
             pytest.fail(f"waited {seconds} s for {what}")
         time.sleep(0.01)
+
+
+@pytest.fixture(scope="session")
+def environment() -> Callable[..., dict[str, str]]:
+    return clean_environment
+
+
+@pytest.fixture(scope="session")
+def wait_until() -> Callable[..., None]:
+    return wait_for
 
 
 @dataclass
@@ -40,6 +56,8 @@ class Service:
     process: subprocess.Popen[bytes]
     port: int
     log: Path
+    user: str = USER
+    password: str = PASSWORD
 
     @property
     def url(self) -> str:
@@ -47,21 +65,25 @@ class Service:
 
     @property
     def auth(self) -> tuple[bytes, bytes]:
-        return USER.encode(), PASSWORD.encode()
+        # requests encodes text as Latin-1, the service reads UTF-8
+        return self.user.encode(), self.password.encode()
 
     def get(self, path: str, **options: Any) -> requests.Response:
-        return requests.get(self.url + path, **{"auth": self.auth, "timeout": 10, **options})
+        return requests.get(self.url + path, **{"auth": self.auth, "timeout": 10, **options})  # noqa: S113
 
     def session(self) -> requests.Session:
         session = requests.Session()
         session.auth = self.auth
         return session
 
+    def terminate(self) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+
     def stop(self) -> float:
         """SIGTERM, and how many seconds it took until the process was gone."""
         start = time.monotonic()
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
+        self.terminate()
         self.process.wait(timeout=20)
         return time.monotonic() - start
 
@@ -76,10 +98,11 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """The data folder of a profile and seed, made once by the command."""
     parent = tmp_path_factory.mktemp("data")
 
+    @cache
     def make(profile: str, seed: int = 1) -> Path:
         folder = parent / f"{profile}-{seed}"
         arguments = ["generate", "--profile", profile, "--seed", str(seed), "--output", str(folder)]
-        subprocess.run([COMMAND, *arguments], check=True, env=environment(), capture_output=True)
+        subprocess.run([COMMAND, *arguments], check=True, env=clean_environment(), capture_output=True)
         return folder
 
     return make
@@ -93,7 +116,7 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Se
     def start(*options: object, **variables: str | None) -> Service:
         folder = tmp_path_factory.mktemp("server")
         log, port_file = folder / "log", folder / "port"
-        env = environment(**{"API_USER": USER, "API_PASSWORD": PASSWORD, **variables})
+        env = clean_environment(**{"API_USER": USER, "API_PASSWORD": PASSWORD, **variables})
         with log.open("wb") as output:
             process = subprocess.Popen(
                 [COMMAND, "serve", "--port", "0", "--port-file", str(port_file), *map(str, options)],
@@ -103,12 +126,14 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Se
             )
         service = Service(process, 0, log)
         started.append(service)
-        wait_until(lambda: port_file.exists() or process.poll() is not None, "the port file")
+        wait_for(lambda: port_file.exists() or process.poll() is not None, "the port file")
         assert process.poll() is None, log.read_text()
         service.port = int(port_file.read_text())
         return service
 
     yield start
+    for service in started:
+        service.terminate()
     for service in started:
         service.stop()
 

@@ -11,7 +11,6 @@ import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from movielens_api.columns import DataError, Movies, Ratings, open_dataset, read_movies
 
 ROWS = st.lists(

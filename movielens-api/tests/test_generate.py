@@ -7,12 +7,12 @@ import filecmp
 import json
 import re
 import subprocess
+import sys
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from movielens_api.columns import open_dataset, read_movies
 from movielens_api.generate import END, FIRST, PROFILES, Chance, generate, order_of
 
@@ -144,7 +144,7 @@ def test_dataset_json_counts_what_is_there(profile, folder):
     assert about["movies"] == len(read_movies(folder / "movies.csv"))
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(min_value=0, max_value=2**63))
 def test_the_promises_hold_for_any_seed(seed, tmp_path_factory):
     folder = tmp_path_factory.mktemp("any") / "data"
@@ -182,7 +182,10 @@ def test_100k_takes_less_than_two_seconds_with_imports(command, tmp_path):
     )
     arguments = [command, "generate", "--profile", "100k", "--output", str(tmp_path / "data")]
     done = subprocess.run(
-        ["python3", "-c", script, *arguments], check=True, capture_output=True, text=True  # noqa: S607
+        [sys.executable, "-c", script, *arguments],
+        check=True,
+        capture_output=True,
+        text=True,
     )
     assert float(done.stdout.splitlines()[-1]) < 2
 
@@ -247,5 +250,4 @@ def test_an_output_that_cannot_be_written_is_one_line_and_exit_code_1(command, t
     )
     assert done.returncode == 1
     assert str(tmp_path / "file") in done.stderr
-    assert "Traceback" not in done.stderr
-    assert len(done.stderr.splitlines()[-1:]) == 1
+    assert len([line for line in done.stderr.splitlines() if not line.startswith("generating ")]) == 1

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+from collections.abc import Iterator
 from typing import Any
 
 import orjson
 from flask import Flask, Response, request
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
-from movielens_api import faults as fault_mode
 from movielens_api.columns import Dataset
 from movielens_api.credentials import Credentials
-from movielens_api.faults import Faults
+from movielens_api.faults import RETRY_AFTER, Faults
 from movielens_api.openapi import ENDPOINTS, openapi_document
 from movielens_api.parameters import OF_MOVIES, OF_RATINGS, BadParameter, Parameter, parse_query
 
@@ -55,9 +56,7 @@ def create_app(dataset: Dataset, credentials: Credentials, faults: Faults | None
     def ratings() -> Response:
         values = query(*OF_RATINGS)
         offset, limit = values["offset"], values["limit"]
-        result, total = dataset.ratings.page(
-            values.get("start_date"), values.get("end_date"), offset, limit
-        )
+        result, total = dataset.ratings.page(values.get("start_date"), values.get("end_date"), offset, limit)
         return page(result, total, offset, limit)
 
     @app.get("/movies")
@@ -83,15 +82,15 @@ def create_app(dataset: Dataset, credentials: Credentials, faults: Faults | None
 
     @app.errorhandler(BadParameter)
     def bad_parameter(problem: BadParameter) -> Response:
-        return answer(
-            {"error": str(problem), "parameter": problem.parameter, "allowed": problem.allowed}, status=400
-        )
+        return answer({"error": str(problem), "parameter": problem.parameter, "allowed": problem.allowed}, status=400)
 
     @app.errorhandler(HTTPException)
     def http_error(problem: HTTPException) -> Response:
         # Flask logs an unexpected exception and passes it here as InternalServerError.
-        allow = {"Allow": value for name, value in problem.get_headers() if name == "Allow"}
-        return error(problem.code or 500, f"{problem.name}: {request.method} {request.path}", allow)
+        message = f"{problem.name}: {request.method} {request.path}"
+        if isinstance(problem, MethodNotAllowed):
+            return error(405, message, {"Allow": ", ".join(sorted(problem.valid_methods or ()))})
+        return error(problem.code or 500, message)
 
     return app
 
@@ -112,15 +111,26 @@ def error(status: int, message: str, headers: dict[str, str] | None = None) -> R
 
 
 def with_fault(whole: Response, faults: Faults) -> Response:
+    """The answer, or what the fault mode makes of it."""
     match faults.draw():
         case "429":
-            return error(
-                429, "fault mode: too many requests", {"Retry-After": str(fault_mode.RETRY_AFTER)}
-            )
+            return error(429, "fault mode: too many requests", {"Retry-After": str(RETRY_AFTER)})
         case "500":
             return error(500, "fault mode: internal error")
         case "slow":
             faults.wait()
         case "cut":
-            return fault_mode.cut_off(whole)
+            return cut_off(whole)
     return whole
+
+
+def cut_off(whole: Response) -> Response:
+    """The same answer, whose connection closes half way through the announced body."""
+    body = whole.get_data()
+
+    def half() -> Iterator[bytes]:
+        yield body[: len(body) // 2]
+        # Gunicorn takes this error for a client that went away: it closes the connection and logs nothing.
+        raise ConnectionResetError(errno.ECONNRESET, "fault mode: cut off")
+
+    return Response(half(), whole.status, {"Content-Length": str(len(body))}, content_type=whole.content_type)

@@ -2,42 +2,29 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import signal
 import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import NoReturn
 
 import click
 
 from movielens_api.columns import DataError
 from movielens_api.credentials import CredentialsError, read_credentials
-from movielens_api.generate import DEFAULT_PROFILE, PROFILES, generate, is_generated
+from movielens_api.faults import KINDS, Faults
+from movielens_api.generate import DEFAULT_PROFILE, PROFILES
+from movielens_api.prepare import data_folder, generated
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-FAULT_KINDS = ("429", "500", "slow", "cut")
 FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
-class FaultKinds(click.ParamType):
-    """Names of faults, separated by commas."""
-
-    name = "kinds"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
-        if isinstance(value, tuple):
-            return value
-        kinds = tuple(kind.strip() for kind in value.split(","))
-        for kind in kinds:
-            if kind not in FAULT_KINDS:
-                self.fail(f"{kind!r} is not one of {', '.join(FAULT_KINDS)}", param, ctx)
-        return kinds
+def split_kinds(context: click.Context, option: click.Parameter, text: str) -> tuple[str, ...]:
+    kinds = tuple(kind.strip() for kind in text.split(","))
+    for kind in kinds:
+        if kind not in KINDS:
+            raise click.BadParameter(f"{kind!r} is not one of {', '.join(KINDS)}")
+    return kinds
 
 
 profile_option = click.option(
@@ -139,8 +126,8 @@ def generate_command(profile: str, seed: int, output: Path) -> None:
 )
 @click.option(
     "--fault-kinds",
-    type=FaultKinds(),
-    default=",".join(FAULT_KINDS),
+    callback=split_kinds,
+    default=",".join(KINDS),
     envvar="API_FAULT_KINDS",
     show_default=True,
     show_envvar=True,
@@ -176,88 +163,26 @@ def serve(
     # Imported here: they take 0.2 s, which `generate` need not pay.
     from movielens_api.app import create_app
     from movielens_api.columns import open_dataset
-    from movielens_api.faults import Faults
     from movielens_api.server import Server, bind
 
+    if port_file:
+        port_file.unlink(missing_ok=True)  # one of an earlier server would mislead whoever waits for ours
     listener = bind(host, port)
     dataset = open_dataset(data_folder(data, profile, seed))
     faults = Faults(fault_rate, fault_seed, fault_kinds, fault_delay) if fault_rate else None
     Server(create_app(dataset, credentials, faults), listener, workers, port_file).run()
 
 
-def data_folder(data: Path | None, profile: str, seed: int) -> Path:
-    """The data folder to serve, made first if need be."""
-    if data is None:
-        folder = cache_folder() / f"{profile}-{seed}"
-        generated(profile, seed, folder)
-        return folder
-    if (data / "dataset.json").exists():
-        return data
-    if (data / "ratings.csv").exists():
-        return converted(data)
-    raise DataError(
-        f"{data} has neither dataset.json (made by `movielens-api generate`) nor ratings.csv (a MovieLens download)"
-    )
-
-
-def converted(download: Path) -> Path:
-    """The data folder of a MovieLens download: inside it if it can be written, else in the cache."""
-    from movielens_api.movielens_csv import convert, is_converted
-
-    if os.access(download, os.W_OK):
-        folder = download / ".movielens-api"
-    else:
-        name = hashlib.sha256(bytes(download.resolve())).hexdigest()[:16]
-        folder = cache_folder() / f"download-{name}"
-    if not is_converted(download, folder):
-        with progress(f"reading {download}", (download / "ratings.csv").stat().st_size) as advance:
-            convert(download, folder, advance)
-    return folder
-
-
-def generated(profile: str, seed: int, folder: Path) -> None:
-    if not is_generated(profile, seed, folder):
-        with progress(f"generating {profile} with seed {seed}", PROFILES[profile].ratings) as advance:
-            generate(profile, seed, folder, advance)
-
-
-@contextmanager
-def progress(label: str, length: int) -> Iterator[Callable[[int], object]]:
-    """A bar on a terminal, else the label on a line of its own; on standard error."""
-    with click.progressbar(length=length, label=label, file=sys.stderr) as bar:
-        yield bar.update
-
-
-def cache_folder() -> Path:
-    """Where data is kept between runs: the user's cache, or a private temporary folder if that cannot be written."""
-    try:
-        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "movielens-api"
-        home.mkdir(parents=True, exist_ok=True)
-        if os.access(home, os.W_OK):
-            return home
-    except (OSError, RuntimeError):
-        pass  # a read-only disk, or a user without a home, as in a container
-    temporary = Path(tempfile.gettempdir()) / f"movielens-api-{os.getuid()}"
-    temporary.mkdir(mode=0o700, exist_ok=True)
-    if temporary.stat().st_uid != os.getuid():
-        raise PermissionError(f"{temporary} belongs to someone else: name a folder with --data")
-    return temporary
-
-
 def main() -> None:
     # As process 1 of a container there is no default reaction to SIGTERM: without this, a stop during the
     # generation would have to wait for SIGKILL. Gunicorn replaces it when it starts.
     signal.signal(signal.SIGTERM, _stop)
-    from movielens_api.server import CannotListen
-
     try:
         sys.exit(cli(standalone_mode=False))
     except (DataError, CredentialsError) as error:
         _fail(str(error), 2)
     except click.ClickException as error:
         _fail(error.format_message(), error.exit_code)
-    except CannotListen as error:
-        _fail(str(error), 1)
     except OSError as error:
         _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error), 1)
     except (click.Abort, KeyboardInterrupt):

@@ -30,7 +30,7 @@ import numpy.typing as npt
 import orjson
 
 FORMAT = 1
-COLUMNS = {
+COLUMNS: dict[str, np.dtype[Any]] = {
     "timestamp": np.dtype(np.uint32),
     "userId": np.dtype(np.uint32),
     "movieId": np.dtype(np.uint32),
@@ -59,9 +59,7 @@ class Ratings:
     def __len__(self) -> int:
         return len(self._timestamp)
 
-    def page(
-        self, start: int | None, end: int | None, offset: int, limit: int
-    ) -> tuple[list[dict[str, float]], int]:
+    def page(self, start: int | None, end: int | None, offset: int, limit: int) -> tuple[list[dict[str, float]], int]:
         """Rows `offset` to `offset + limit` of those with start <= timestamp < end, and how many there are in all.
 
         `start` and `end` are epoch seconds; None means unbounded. Costs O(log n + limit).
@@ -130,9 +128,7 @@ def open_dataset(folder: Path) -> Dataset:
     if about is None:
         raise DataError(f"{folder} is not a data folder: it has no dataset.json that can be read")
     if about.get("format") != FORMAT:
-        raise DataError(
-            f"{folder} has format {about.get('format')}, this version reads format {FORMAT}: make it again"
-        )
+        raise DataError(f"{folder} has format {about.get('format')}, this version reads format {FORMAT}: make it again")
     columns = []
     for name, dtype in COLUMNS.items():
         file = folder / f"{name}.npy"

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import errno
 import random
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from flask import Response
-
 KINDS = ("429", "500", "slow", "cut")
-RETRY_AFTER = 1  # seconds
+RETRY_AFTER = 1  # seconds, which a 429 asks for
 
 
 @dataclass
@@ -42,15 +39,3 @@ class Faults:
 
     def wait(self) -> None:
         time.sleep(self.delay)
-
-
-def cut_off(whole: Response) -> Response:
-    """The same answer, whose connection closes half way through the announced body."""
-    body = whole.get_data()
-
-    def half() -> Iterator[bytes]:
-        yield body[: len(body) // 2]
-        # Gunicorn takes this error for a client that went away: it closes the connection and logs nothing.
-        raise ConnectionResetError(errno.ECONNRESET, "fault mode: cut off")
-
-    return Response(half(), whole.status, {"Content-Length": str(len(body))}, content_type=whole.content_type)

@@ -7,6 +7,7 @@ stream that NumPy promises to keep, and the arithmetic only from operations that
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,7 +20,7 @@ import numpy.typing as npt
 from movielens_api.columns import COLUMNS, FORMAT, read_about, whole_folder, write_about, write_movies
 from movielens_api.titles import invent_movies
 
-Floats = npt.NDArray[np.float64]
+Floats = npt.NDArray[np.floating[Any]]
 Integers = npt.NDArray[np.int64]
 Packed = npt.NDArray[np.uint64]
 
@@ -75,7 +76,8 @@ class Chance:
     def bell(self, size: int) -> Floats:
         """Nearly normal with mean 0 and deviation 1: the sum of four uniform numbers (Irwin-Hall), scaled."""
         quarters = self.raw(size).view(np.uint16).reshape(size, 4).sum(axis=1, dtype=np.int64)
-        return (quarters - 2.0 * 65535) * (3.0**0.5 / 65536)
+        bell: Floats = (quarters - 2.0 * 65535) * (math.sqrt(3.0) / 65536)
+        return bell
 
     def permutation(self, size: int) -> Integers:
         """The numbers 0 to size - 1 in random order."""
@@ -140,9 +142,10 @@ def long_tail(size: int, shift: int, sink: float) -> Floats:
 
     `sink` of the last weight is taken off them all, so that with 1 the last is 0.
     """
-    weights = 1.0 / (np.arange(size) + shift)
+    weights: Floats = 1.0 / (np.arange(size) + shift)
     weights -= sink * weights[-1]
-    return weights / np.cumsum(weights)[-1]
+    weights /= np.cumsum(weights)[-1]
+    return weights
 
 
 def counts_per_user(profile: Profile) -> Integers:

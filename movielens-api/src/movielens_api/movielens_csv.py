@@ -43,9 +43,7 @@ def is_converted(download: Path, folder: Path) -> bool:
     return about.get("format") == FORMAT and about.get("source") == _identities(download)
 
 
-def convert(
-    download: Path, folder: Path, advance: Callable[[int], object] = lambda bytes_read: None
-) -> None:
+def convert(download: Path, folder: Path, advance: Callable[[int], object] = lambda bytes_read: None) -> None:
     """Write the data folder of a download, whole or not at all.
 
     `advance` is called with the number of bytes of ratings.csv read since the last call. Raises DataError, with
@@ -110,10 +108,9 @@ def parse_rows(text: bytes) -> list[npt.NDArray[Any]]:
     ends = np.flatnonzero((data == COMMA) | (data == NEWLINE))
     if len(ends) % 4 or (data[ends].reshape(-1, 4) != [COMMA, COMMA, COMMA, NEWLINE]).any():
         raise _BadRow
-    starts = np.concatenate([[0], ends[:-1] + 1]).reshape(-1, 4)
-    ends = ends.reshape(-1, 4)
-    user, movie, timestamp = (_whole_numbers(data, starts[:, at], ends[:, at]) for at in (0, 1, 3))
-    rating = _half_stars(data, starts[:, 2], ends[:, 2])
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    user, movie, timestamp = (_whole_numbers(data, starts[at::4], ends[at::4]) for at in (0, 1, 3))
+    rating = _half_stars(data, starts[2::4], ends[2::4])
     columns = (timestamp, user, movie, rating)
     return [column.astype(dtype) for column, dtype in zip(columns, COLUMNS.values(), strict=True)]
 
@@ -145,7 +142,7 @@ def _half_stars(data: Bytes, starts: Integers, ends: Integers) -> Integers:
         and np.isin(last[has_half], (ord("0"), ord("5"))).all()
     ):
         raise _BadRow
-    values = 2 * (data[starts].astype(np.int64) - ord("0")) + (has_half & (last == ord("5")))
+    values: Integers = 2 * (data[starts].astype(np.int64) - ord("0")) + (has_half & (last == ord("5")))
     if values.min() < 1 or values.max() > 10:
         raise _BadRow
     return values

@@ -85,12 +85,14 @@ def openapi_document() -> Schema:
     }
 
 
-def _operation(
-    path: str, schema: Schema, parameters: tuple[Parameter, ...] = (), needs_login: bool = True
-) -> Schema:
+def _operation(path: str, schema: Schema, parameters: tuple[Parameter, ...] = (), needs_login: bool = True) -> Schema:
     responses = {
         "200": _response("Done.", schema),
         "400": _response("A parameter is not allowed; the body says which.", _reference("BadParameter")),
+        "414": {
+            "description": "The request line is longer than 8190 bytes.",
+            "content": {"text/html": {"schema": {"type": "string"}}},
+        },
         "500": _response(FAULTS["500"], _reference("Error")),
     }
     if needs_login:

@@ -8,31 +8,27 @@ from pathlib import Path
 from typing import Any
 
 from flask import Flask
-from gunicorn.app.base import BaseApplication
+from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
 
 THREADS = 4  # per worker: a slow answer of the fault mode holds up one of them
 STOP_WITHIN = 1  # seconds that a request may still take once SIGTERM has come
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108
 
 
-class CannotListen(Exception):
-    """The address cannot be had; the message says why."""
-
-
 def bind(host: str, port: int) -> socket.socket:
-    """A bound socket that does not listen yet; port 0 takes a free one. Raises CannotListen.
+    """A bound socket that does not listen yet; port 0 takes a free one. Raises OSError that says why not.
 
     Gunicorn would try a taken port for five seconds, and log more than one line about it.
     """
     try:
-        family, kind, _, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[
+            0
+        ]
         listener = socket.socket(family, kind)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
     except OSError as error:
-        raise CannotListen(f"cannot listen on {host} port {port}: {error.strerror}") from error
+        raise OSError(f"cannot listen on {host} port {port}: {error.strerror}") from error
     return listener
 
 
@@ -51,7 +47,6 @@ class PortFile:
     def __init__(self, path: Path, port: int) -> None:
         self._path = path
         self._beside = path.with_name(f".{path.name}.{os.getpid()}")
-        path.unlink(missing_ok=True)
         self._beside.write_text(f"{port}\n", encoding="ascii")
 
     def put_in_place(self) -> None:
@@ -62,7 +57,7 @@ class PortFile:
         self._path.unlink(missing_ok=True)
 
 
-class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
+class Server(BaseApplication):  # type: ignore[misc]
     """The application, loaded once and then forked, so that the workers share its memory."""
 
     def __init__(self, app: Flask, listener: socket.socket, workers: int, port_file: Path | None) -> None:
@@ -77,6 +72,7 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types
             "preload_app": True,
             "keepalive": 60,
             "graceful_timeout": STOP_WITHIN,
+            "limit_request_line": 8190,  # the most: beyond it gunicorn itself answers 414, in HTML
             "loglevel": "warning",
             "control_socket_disable": True,
             # The heartbeat files: not on a disk that may stall, nor in a /tmp that may be read-only.

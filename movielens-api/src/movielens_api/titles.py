@@ -22,7 +22,7 @@ ADJECTIVES = """
     Southern Stubborn Sunken Thirsty Twisted Unlikely Vanishing Wounded Clever Copper Crooked Cruel Dancing Dusty
     Endless Fragile Glass Honest Hungry Idle Jealous Laughing Little Lucky Marble Misty Naked Obedient Perfect
     Proud Rebel Ruined Silver Stormy Sudden Timid Weary
-""".split()
+""".split()  # noqa: SIM905 (a list literal would be a page long)
 
 NOUNS = """
     Harbour River Station Garden Empire Letter Mirror Orchard Stranger Lighthouse Shadow Kingdom Summer Voyage
@@ -33,7 +33,7 @@ NOUNS = """
     Postman Promise Quarry Queen Rain Rebellion Rival Road Robot Sailor Saint School Sea Season Signal Sister
     Sky Snow Song Spy Stairway Star Storm Sunday Tailor Teacher Theatre Thief Tiger Tower Town Train Treasure Tunnel
     Valley Village Violin Waltz Wedding Whale Window Witness Wolf Writer
-""".split()
+""".split()  # noqa: SIM905 (a list literal would be a page long)
 
 # Ordered as the catalogue's frequencies fall, roughly: the draw is long-tailed.
 GENRES = (
@@ -57,9 +57,7 @@ def invent_movies(chance: Chance, count: int) -> list[Movie]:
     how_many = chance.uniform(count).tolist()
     return [
         (movie_id, f"{_name(name, words)} ({year})", _genres(drawn, share))
-        for movie_id, (name, year, drawn, share) in enumerate(
-            zip(names, years, genres, how_many, strict=True), start=1
-        )
+        for movie_id, (name, year, drawn, share) in enumerate(zip(names, years, genres, how_many, strict=True), start=1)
     ]
 
 
