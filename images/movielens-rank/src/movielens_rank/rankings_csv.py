@@ -32,9 +32,7 @@ def rank_file(
     Raises BadRatings if the input is not a ratings CSV, ValueError if an argument is out of range, OSError if a file
     cannot be read or written. Unless all went well, `output_path` is as it was.
     """
-    no_ratings = count(pd.DataFrame({"movieId": [], "rating": []}))
-    totals = pd.concat([no_ratings, *(count(chunk) for chunk in rating_chunks(input_path))])
-    totals = totals.groupby(level="movieId").sum()
+    totals = pd.concat(count(chunk) for chunk in rating_chunks(input_path)).groupby(level="movieId").sum()
     rankings = rank(totals, min_ratings, method, limit)
     write_rankings(rankings, output_path)
     return len(rankings), int(totals["ratings"].sum())

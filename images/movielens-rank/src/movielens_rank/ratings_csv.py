@@ -8,10 +8,12 @@ that fails, a second reading goes row by row to name the first bad one.
 import csv
 import os
 import re
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
+from pandas.io.parsers import TextFileReader
 
 from movielens_rank.ranking import MAX_STARS, MIN_STARS, check_ratings
 
@@ -30,42 +32,43 @@ def read_ratings(path: str | os.PathLike[str]) -> pd.DataFrame:
     It takes 16 bytes a rating; `rank_file` reads in chunks instead. A file with a header only gives no rows.
     Raises BadRatings, or OSError if the file cannot be opened.
     """
-    chunks = list(rating_chunks(path))
-    if not chunks:
-        return pd.DataFrame({"movieId": pd.Series(dtype="int64"), "rating": pd.Series(dtype="float64")})
-    return pd.concat(chunks, ignore_index=True).astype({"rating": "float64"})
+    return pd.concat(rating_chunks(path), ignore_index=True).astype({"movieId": "int64", "rating": "float64"})
 
 
-def rating_chunks(path: str | os.PathLike[str], chunk_rows: int = CHUNK_ROWS) -> Iterator[pd.DataFrame]:
-    """Yield the checked `movieId` and `rating` of at most `chunk_rows` rows at a time.
+def rating_chunks(path: str | os.PathLike[str]) -> Iterator[pd.DataFrame]:
+    """Yield the checked `movieId` and `rating` of at most CHUNK_ROWS rows at a time; one empty frame if there are none.
 
     Raises BadRatings, or OSError if the file cannot be opened.
     """
     header = _read_header(path)
     try:
-        # No dtype: types are found, then checked, so that 3.0 is no whole number and True no rating. No usecols:
-        # pandas would then let rows with too many fields pass.
+        # No dtype for the columns of a rating: their types are found, then checked, so that 3.0 is no whole number
+        # and True no rating. No usecols: pandas would then let rows with too many fields pass.
         with pd.read_csv(
             path,
-            chunksize=chunk_rows,
+            chunksize=CHUNK_ROWS,
+            dtype={column: str for column in header if column not in (*NEEDED, *WHOLE_NUMBERS)},
             na_filter=False,
-            low_memory=False,
             encoding="utf-8-sig",
             compression=None,
         ) as reader:
-            for chunk in reader:
-                if not len(chunk):
-                    continue
+            while (chunk := _next_chunk(reader)) is not None:
                 if not isinstance(chunk.index, pd.RangeIndex):
                     raise ValueError("more fields in a row than columns in the header")
                 for column in WHOLE_NUMBERS:
-                    if column in header and chunk[column].dtype != "int64":
+                    if column in header and len(chunk) and chunk[column].dtype != "int64":
                         raise ValueError(f"column {column!r} must hold whole numbers")
                 check_ratings(chunk)
                 yield chunk[[*NEEDED]]
     except (ValueError, OverflowError) as error:  # pandas' own parser errors are ValueErrors
         reason = _first_bad_row(path) or str(error).splitlines()[0]
         raise BadRatings(f"{path}: {reason}") from error
+
+
+def _next_chunk(reader: TextFileReader) -> pd.DataFrame | None:
+    # pandas warns of a column whose type changes on the way; that column fails the check of types
+    with warnings.catch_warnings(action="ignore", category=pd.errors.DtypeWarning):
+        return next(reader, None)
 
 
 def _read_header(path: str | os.PathLike[str]) -> list[str]:

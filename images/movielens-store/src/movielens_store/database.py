@@ -35,6 +35,8 @@ def parse_database_url(text: str) -> URL:
     """
     try:
         url = make_url(text)
+        if not 0 < (url.port or 1) < 65536:
+            raise ValueError(url.port)
     except (ArgumentError, ValueError):
         # `from None`: the first error's text may be the URL
         raise BadInput(f"DATABASE_URL is not a database URL such as {EXAMPLE}") from None
@@ -62,8 +64,10 @@ def connect(url: URL) -> Iterator[Connection]:
         connection = engine.connect()
     except (ArgumentError, TypeError, ValueError) as error:
         raise BadInput(f"DATABASE_URL has a part that its driver refuses: {_plain(error, url)}") from None
-    except (DBAPIError, RuntimeError) as error:  # RuntimeError: PyMySQL, when a login needs TLS and has none
+    except DBAPIError as error:
         raise StoreFailed(f"cannot connect to {_place(url)}: {_plain(error, url)}") from None
+    except RuntimeError:  # PyMySQL's, for it asks for a package that we leave out: see pyproject.toml
+        raise StoreFailed(f"cannot connect to {_place(url)}: this login needs TLS, which the server lacks") from None
     try:
         with connection:
             yield connection
