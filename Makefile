@@ -16,7 +16,7 @@ PIP_INSTALL := UV_DEFAULT_INDEX="$(INDEX)" $(UV) pip install --quiet --compile-b
 
 .PHONY: help
 help: ## print these lines
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # --- the course
 
@@ -37,6 +37,37 @@ doctor: .venv/.run ## check what this machine has and what it misses, each with 
 bench: .venv/.dev $(PROJECTS:%=%/.venv/.run) ## measure the numbers of the course again (PROFILES="100k 1m 25m")
 	@$(COURSE) bench $(PROFILES)
 
+# --- the stack: docker-compose.yaml
+
+.PHONY: env images offline-images compose-up compose-down compose-clean airflow dag-run
+env: .venv/.run ## make .env with passwords for this machine; change nothing that is in it
+	@$(COURSE) env
+
+images: .venv/.run ## build the images whose inputs changed, and show their sizes
+	@$(COURSE) images
+
+offline-images: .venv/.run ## build the base and the service images from Debian's packages, where no registry is in reach
+	@ci/offline-images/build.sh
+	@$(COURSE) env $(foreach pair,$(OFFLINE),--image $(pair))
+
+OFFLINE := BASE_IMAGE=course/base:trixie HAPROXY_IMAGE=course/haproxy:3.0 POSTGRES_IMAGE=course/postgres:17 \
+	REDIS_IMAGE=course/redis:8.0 MYSQL_IMAGE=course/mysql:11.8
+
+compose-up: .venv/.run ## start the whole stack, wait until it is well, print the address and the login
+	@$(COURSE) compose-up
+
+compose-down: .venv/.run ## stop the stack; its data stay
+	@$(COURSE) compose-down
+
+compose-clean: .venv/.run ## remove the stack with its data, its images and .env (FORCE=1: do not ask)
+	@$(COURSE) compose-clean $(if $(FORCE),--force)
+
+airflow: ## run Airflow's CLI in the stack (ARGS="dags list")
+	@docker compose run --rm airflow-cli $(ARGS)
+
+dag-run: .venv/.run ## run a DAG in the stack and follow it (DAG=02_docker MONTH=2019-01)
+	@$(COURSE) dag-run --dag '$(or $(DAG),02_docker)' --month '$(or $(MONTH),2019-01)'
+
 # --- the tests
 
 .PHONY: test lint types
@@ -51,6 +82,9 @@ test: lint types ## run every check and every suite (REQUIRE=databases: a suite 
 lint: .venv/.dev
 	@.venv/bin/ruff check --quiet .
 	@.venv/bin/ruff format --quiet --check .
+	@.venv/bin/hadolint $$(git ls-files --cached --others --exclude-standard '*Dockerfile')
+	@.venv/bin/shellcheck $$(git ls-files --cached --others --exclude-standard '*.sh' .ci/run)
+	@.venv/bin/yamllint --strict $$(git ls-files --cached --others --exclude-standard '*.yaml' '*.yml')
 
 types: .venv/.dev $(PROJECTS:%=%/.venv/.dev)
 	@.venv/bin/mypy course

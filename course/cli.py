@@ -98,6 +98,79 @@ def doctor() -> None:
         raise SystemExit(1)
 
 
+@course.command()
+@click.option(
+    "--image", "chosen", multiple=True, metavar="NAME=IMAGE", help="An image to use instead of the official one."
+)
+def env(chosen: tuple[str, ...]) -> None:
+    """Make .env, with passwords for this machine; add what is missing in it, change nothing."""
+    from course.settings import write_env
+
+    added = write_env(**dict(one.split("=", 1) for one in chosen))
+    click.echo(f"added to .env: {', '.join(added)}" if added else ".env has all it needs")
+
+
+@course.command()
+def images() -> None:
+    """Build every image whose inputs changed, and show the sizes."""
+    from course import images as images_
+    from course.doctor import check_engine
+
+    if (engine := check_engine()).fix:
+        raise click.ClickException(f"{engine.check}: {engine.found}. {engine.fix}")
+    console = Console()
+    images_.build(console)
+    images_.print_sizes(console)
+
+
+@course.command("compose-up")
+def compose_up() -> None:
+    """Start the whole stack and wait until it is well."""
+    from course import stack
+
+    console = Console()
+    stack.up(console)
+    stack.print_addresses(console)
+
+
+@course.command("compose-down")
+def compose_down() -> None:
+    """Stop the stack; its data stay."""
+    from course import stack
+
+    stack.down()
+
+
+@course.command("compose-clean")
+@click.option("--force", is_flag=True, help="Do not ask.")
+def compose_clean(force: bool) -> None:
+    """Remove all that the stack left: containers, networks, volumes, images, .env."""
+    from course import stack
+
+    if not force:
+        click.confirm("Remove the stack with all its data, its images and .env?", abort=True)
+    stack.clean()
+
+
+@course.command("dag-run")
+@click.option("--dag", required=True, help="Which DAG.")
+@click.option("--month", type=MonthType(), required=True, help="The month to rank.")
+def dag_run(dag: str, month: Month) -> None:
+    """Run a DAG in the stack over the REST API, and follow it. Exits by its outcome."""
+    from course import stack
+    from course.rest import Airflow
+
+    console = Console()
+    address = f"http://127.0.0.1:{stack.setting('AIRFLOW_PORT', '8080')}"
+    airflow = Airflow(address, "airflow", stack.setting("AIRFLOW_PASSWORD"))
+    run_id = airflow.trigger(dag, {"month": str(month)})
+    console.print(f"{dag} for {month}: {run_id}", highlight=False)
+    succeeded = airflow.follow(console, dag, run_id)
+    console.print(f"{dag} for {month}: {'success' if succeeded else 'failed'}")
+    if not succeeded:
+        raise SystemExit(1)
+
+
 def stop(signal_number: int, frame: object) -> NoReturn:
     """Turn a signal into an exit, so that every `with` block ends what it started."""
     raise SystemExit(128 + signal_number)

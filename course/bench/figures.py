@@ -1,0 +1,42 @@
+"""What the bench measures. Times are seconds, memory is bytes; the JSON file has the same names."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Service:
+    """One API at rest and at work."""
+
+    memory_bytes: int  # of all its processes; memory that they share counts once
+    page_seconds: float  # one page of `page_size` ratings: median over pages spread over all offsets
+    page_size: int
+    pages: int
+
+
+@dataclass(frozen=True)
+class Work:
+    """One step over all ratings of a profile."""
+
+    seconds: float  # of the whole process, median of the runs
+    ratings_per_second: float
+    peak_bytes: int  # of the process, the largest of the runs
+    runs: int
+    page_size: int | None = None  # where the step goes page by page
+    estimated_from: str | None = None  # what was really measured, where all of it would take too long
+
+
+@dataclass(frozen=True)
+class Profile:
+    """All figures of one profile. The rankings of rank-movies and DuckDB were compared row by row."""
+
+    profile: str
+    ratings: int
+    ranked_movies: int
+    serve: Service
+    book_serve: Service
+    fetch: list[Work]
+    book_fetch: Work
+    rank: Work
+    book_rank: Work
+    duckdb_rank: Work
+    rankings_agree: bool
