@@ -4,6 +4,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,26 @@ os.environ |= {
 from drive import Place  # noqa: E402 (see above)
 
 from course import embedded  # noqa: E402
+from course.doctor import check_engine  # noqa: E402
+
+REQUIRED = os.environ.get("REQUIRE", "").split(",")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "docker: needs a Docker engine")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip, with the reason, what this machine cannot run; fail instead where REQUIRE names it."""
+    if item.get_closest_marker("docker") and (reason := no_engine()):
+        (pytest.fail if "docker" in REQUIRED else pytest.skip)(reason)
+
+
+@cache
+def no_engine() -> str:
+    """Say why no Docker engine can be used here; nothing when one can."""
+    engine = check_engine()
+    return f"Docker engine: {engine.found}. {engine.fix}" if engine.fix else ""
 
 
 def pytest_unconfigure() -> None:
