@@ -1,5 +1,6 @@
 """What the three versions of the pipeline share: the interval of a run, its schedule, its params, its Asset."""
 
+import os
 from typing import NamedTuple
 
 from airflow.sdk import Asset, Context, CronDataIntervalTimetable, Param, timezone
@@ -47,3 +48,19 @@ PARAMS = {
         description="The month to rank, as YYYY-MM. Leave it empty to take the interval of the schedule.",
     )
 }
+
+# The task commands, for every version that runs the tasks as images: an image's entrypoint is its command.
+RATINGS_CSV = f"/data/ratings/{START}.csv"
+RANKINGS_CSV = f"/data/rankings/{START}.csv"
+FETCH = ["--start_date", START, "--end_date", END, "--output_path", RATINGS_CSV]
+RANK = ["--input_path", RATINGS_CSV, "--output_path", RANKINGS_CSV]
+STORE = ["--input_path", RANKINGS_CSV, "--interval_start", START, "--pipeline", "{{ dag.dag_id }}"]
+
+
+# The name of the stack: its network, and what its volumes begin with. Tests run a second stack beside a learner's.
+STACK = os.environ.get("COURSE_STACK", "course")
+
+
+def image(task: str) -> str:
+    """Name the image of a task, as `make images` builds it."""
+    return f"course/{task}:0.1.0"
