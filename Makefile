@@ -123,15 +123,19 @@ types: .venv/.dev $(PROJECTS:%=%/.venv/.dev)
 
 # --- locks: versions and hashes in pip's format, without any index's address
 
+RANK := images/movielens-rank/pyproject.toml
+AIRFLOW := images/airflow/pyproject.toml
 COMPILE := UV_DEFAULT_INDEX="$(INDEX)" $(UV) pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-emit-find-links \
-	--no-annotate --python-version 3.11 --custom-compile-command "make lock"
+	--no-annotate --custom-compile-command "make lock" $(if $(UPGRADE),--upgrade)
 
 .PHONY: lock
 lock: | $(UV) ## renew every lock file from its pyproject.toml (UPGRADE=1: to the newest versions)
-	echo uv | $(COMPILE) $(if $(UPGRADE),--upgrade) - -o requirements-uv.txt
-	$(COMPILE) $(if $(UPGRADE),--upgrade) pyproject.toml images/movielens-rank/pyproject.toml -o requirements.txt
-	$(COMPILE) $(if $(UPGRADE),--upgrade) pyproject.toml images/movielens-rank/pyproject.toml --extra dev -c requirements.txt -o requirements-dev.txt
+	echo uv | $(COMPILE) --python-version 3.11 - -o requirements-uv.txt
+	$(COMPILE) --python-version 3.11 pyproject.toml $(RANK) -o requirements.txt
+	$(COMPILE) --python-version 3.11 pyproject.toml $(RANK) --extra dev -c requirements.txt -o requirements-dev.txt
 	for project in $(PROJECTS); do \
-	  $(COMPILE) $(if $(UPGRADE),--upgrade) $$project/pyproject.toml -o $$project/requirements.txt; \
-	  $(COMPILE) $(if $(UPGRADE),--upgrade) $$project/pyproject.toml --extra test -c $$project/requirements.txt -o $$project/requirements-test.txt; \
+	  $(COMPILE) --python-version 3.11 $$project/pyproject.toml -o $$project/requirements.txt; \
+	  $(COMPILE) --python-version 3.11 $$project/pyproject.toml --extra test -c $$project/requirements.txt -o $$project/requirements-test.txt; \
 	done
+	$(COMPILE) --python-version 3.13 $(AIRFLOW) -o images/airflow/requirements.txt
+	$(COMPILE) --python-version 3.13 $(AIRFLOW) $(RANK) --extra mixed -c images/airflow/requirements.txt -o images/airflow/requirements-mixed.txt
