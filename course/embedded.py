@@ -79,6 +79,7 @@ def airflow_environment(api: Api, database: Path = DATABASE, results: Path = RES
     """Give the environment that makes Airflow and the DAGs work embedded, whatever the learner's own has."""
     movielens = {"conn_type": "http", "host": api.host, "port": api.port, "login": api.user, "password": api.password}
     return {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW_")} | {
+        "NO_PROXY": ",".join(filter(None, [os.environ.get("NO_PROXY"), api.host])),  # a proxy would not find the API
         "AIRFLOW_HOME": str(AIRFLOW_HOME),
         "AIRFLOW__CORE__DAGS_FOLDER": str(DAGS),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",

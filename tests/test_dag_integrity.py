@@ -9,7 +9,7 @@ import pytest
 
 from course.places import DAGS
 
-DAG_IDS = ["01_mixed_operators"]
+DAG_IDS = ["01_mixed_operators", "02_docker"]
 
 # Parses the folder as Airflow does, in a new process, and tells what that did.
 PARSE = """
