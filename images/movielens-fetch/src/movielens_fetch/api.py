@@ -81,7 +81,9 @@ class RatingsApi:
             answer = outcome.get(timeout=seconds)
         except Empty:
             self._session = requests.Session()
-            raise TryAgain(f"no whole answer in {seconds:.1f} s") from None
+            answer = requests.Timeout()
+        if isinstance(answer, requests.Timeout):
+            raise TryAgain(f"no whole answer in {seconds:.1f} s")
         if isinstance(answer, requests.RequestException):
             if isinstance(answer, ValueError):  # InvalidURL and its like
                 raise BadInput(f"{self.address} is not an address to connect to: {answer}") from answer
