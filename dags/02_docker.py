@@ -28,7 +28,7 @@ with DAG(
         "network_mode": STACK,  # where the API and the database have names
         "mount_tmp_dir": False,  # its default mounts a folder of the worker, which the engine cannot see
         "auto_remove": "force",  # also after a failure; the log is in Airflow by then
-        "mem_limit": "512m",
+        "mem_limit": "512m",  # where the machine has swap, Docker allows as much of that on top
         "cpus": 0.5,  # a share, when the processor is wanted by others
     },
     tags=["movie-ratings", "docker"],

@@ -3,6 +3,7 @@
 import os
 import sqlite3
 import subprocess
+import sys
 from collections import defaultdict
 from collections.abc import Callable
 from contextlib import closing
@@ -41,13 +42,25 @@ def point_airflow_at(api: embedded.Api, place: Place, setenv: Callable[[str, str
         setenv(name, environment[name])
 
 
-def run_dag(month: str | None = None, logical_date: datetime | None = None, retries: int | None = None):
-    """Run a freshly loaded DAG 01 once and return the DagRun."""
+def load_dag(dag_id: str):
+    """Load a DAG afresh, with what it imports: the environment may have changed."""
     from airflow.dag_processing.dagbag import BundleDagBag
 
+    for path in DAGS.glob("*.py"):
+        sys.modules.pop(path.stem, None)
     bag = BundleDagBag(DAGS, bundle_path=DAGS, bundle_name="dags-folder")
     assert not bag.import_errors
-    dag = bag.dags["01_mixed_operators"]
+    return bag.dags[dag_id]
+
+
+def run_dag(
+    month: str | None = None,
+    logical_date: datetime | None = None,
+    retries: int | None = None,
+    dag_id: str = "01_mixed_operators",
+):
+    """Run a freshly loaded DAG once and return the DagRun."""
+    dag = load_dag(dag_id)
     if retries is not None:
         for task in dag.tasks:
             task.retries = retries
