@@ -62,8 +62,8 @@ compose-down: .venv/.run ## stop the stack; its data stay
 compose-clean: .venv/.run ## remove the stack with its data, its images and .env (FORCE=1: do not ask)
 	@$(COURSE) compose-clean $(if $(FORCE),--force)
 
-airflow: ## run Airflow's CLI in the stack (ARGS="dags list")
-	@docker compose run --rm airflow-cli $(ARGS)
+airflow: .venv/.run ## run Airflow's CLI in the stack (ARGS="dags list")
+	@$(COURSE) airflow $(ARGS)
 
 dag-run: .venv/.run ## run a DAG in the stack and follow it (DAG=02_docker MONTH=2019-01)
 	@$(COURSE) dag-run --dag '$(or $(DAG),02_docker)' --month '$(or $(MONTH),2019-01)'

@@ -117,7 +117,7 @@ def images() -> None:
     from course.doctor import check_engine
 
     if (engine := check_engine()).fix:
-        raise click.ClickException(f"{engine.check}: {engine.found}. {engine.fix}")
+        raise click.ClickException(str(engine))
     console = Console()
     images_.build(console)
     images_.print_sizes(console)
@@ -128,7 +128,7 @@ def compose_up() -> None:
     """Start the whole stack and wait until it is well."""
     from course import stack
 
-    console = Console()
+    console = Console(soft_wrap=True)
     stack.up(console)
     stack.print_addresses(console)
 
@@ -138,18 +138,31 @@ def compose_down() -> None:
     """Stop the stack; its data stay."""
     from course import stack
 
-    stack.down()
+    console = Console(soft_wrap=True)
+    stack.down(console)
+    console.print("the stack is down; its data stay for the next `make compose-up`")
 
 
 @course.command("compose-clean")
 @click.option("--force", is_flag=True, help="Do not ask.")
 def compose_clean(force: bool) -> None:
-    """Remove all that the stack left: containers, networks, volumes, images, .env."""
+    """Remove all that the stack left: containers, networks, volumes, images, .env, logs."""
     from course import stack
 
     if not force:
-        click.confirm("Remove the stack with all its data, its images and .env?", abort=True)
-    stack.clean()
+        click.confirm("Remove the stack with all its data, its images, its logs and .env?", abort=True)
+    console = Console(soft_wrap=True)
+    stack.clean(console)
+    console.print("the stack, its data, its images, its logs and .env are gone")
+
+
+@course.command("airflow", context_settings={"ignore_unknown_options": True, "help_option_names": []})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def airflow_(arguments: tuple[str, ...]) -> None:
+    """Run a command of Airflow's CLI in the stack."""
+    from course import stack
+
+    raise SystemExit(stack.run_airflow(arguments))
 
 
 @course.command("dag-run")
@@ -157,12 +170,11 @@ def compose_clean(force: bool) -> None:
 @click.option("--month", type=MonthType(), required=True, help="The month to rank.")
 def dag_run(dag: str, month: Month) -> None:
     """Run a DAG in the stack over the REST API, and follow it. Exits by its outcome."""
-    from course import stack
     from course.rest import Airflow
+    from course.settings import setting
 
-    console = Console()
-    address = f"http://127.0.0.1:{stack.setting('AIRFLOW_PORT', '8080')}"
-    airflow = Airflow(address, "airflow", stack.setting("AIRFLOW_PASSWORD"))
+    console = Console(soft_wrap=True)
+    airflow = Airflow(f"http://127.0.0.1:{setting('AIRFLOW_PORT')}", "airflow", setting("AIRFLOW_PASSWORD"))
     run_id = airflow.trigger(dag, {"month": str(month)})
     console.print(f"{dag} for {month}: {run_id}", highlight=False)
     succeeded = airflow.follow(console, dag, run_id)
@@ -188,6 +200,9 @@ def main() -> None:
     except click.ClickException as error:
         click.echo(f"Error: {error.format_message()}", err=True)
         sys.exit(error.exit_code)
+    except PermissionError as error:  # for example a file that an earlier sudo left
+        click.echo(f"Error: no right to use {error.filename}: it belongs to somebody else", err=True)
+        sys.exit(1)
     except (click.Abort, KeyboardInterrupt):
         click.echo("stopped", err=True)
         sys.exit(130)

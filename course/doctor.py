@@ -1,4 +1,4 @@
-"""Check this machine: what `make run` needs, and what the Docker and Kubernetes versions will need."""
+"""Check this machine: what `make run` needs, and what the Docker and Kubernetes versions need."""
 
 import os
 import shutil
@@ -11,11 +11,15 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.table import Table
 
+from course import images
 from course.places import REPO
+from course.settings import DOCKER_SOCKET, setting
 
 GIB = 2**30
-DISK_NEEDED = 2  # GiB: two environments, the data, the results
-AIRFLOW_PORT = 8080
+DISK_FOR_RUN = 2  # GiB: two environments, the data, the results
+DISK_FOR_IMAGES, DISK_FOR_STACK = 5, 1  # GiB: before and after the images are built
+MEMORY_FOR_STACK = 6  # GiB: the limits in docker-compose.yaml, and two task containers
+PORTS = {"AIRFLOW_PORT": "airflow-api-server", "MOVIELENS_PORT": "movielens-api"}  # and who listens there
 
 
 class Finding(NamedTuple):
@@ -26,6 +30,9 @@ class Finding(NamedTuple):
     found: str
     fix: str | None = None
 
+    def __str__(self) -> str:
+        return f"{self.check}: {self.found}; {self.fix}" if self.fix else f"{self.check}: {self.found}"
+
     @property
     def is_missing(self) -> bool:
         """Tell whether `make run` cannot do without the fix."""
@@ -34,17 +41,15 @@ class Finding(NamedTuple):
 
 def examine() -> list[Finding]:
     """Make every check. Takes a few seconds at most: each command that is asked has a time limit."""
-    engine = check_engine()
-    return [
-        check_python(),
-        check_disk(),
-        check_loopback(),
-        check_port(AIRFLOW_PORT),
-        engine,
-        check_compose(),
-        check_kubectl(),
-        check_context(),
-    ]
+    return [check_python(), check_disk(), check_loopback(), *check_for_stack(), check_kubectl(), check_context()]
+
+
+def check_for_stack() -> list[Finding]:
+    """Check what `make compose-up` needs. Without an engine, what it has cannot be told."""
+    engine = [check_engine(), check_compose()]
+    if not any(finding.fix for finding in engine):
+        engine += [check_memory(), check_engine_disk()]
+    return [*engine, *(check_port(name) for name in PORTS)]
 
 
 def check_python() -> Finding:
@@ -55,7 +60,7 @@ def check_python() -> Finding:
 
 def check_disk() -> Finding:
     free = shutil.disk_usage(REPO).free / GIB
-    fix = f"free {DISK_NEEDED} GiB on the disk of this folder" if free < DISK_NEEDED else None
+    fix = f"free {DISK_FOR_RUN} GiB on the disk of this folder" if free < DISK_FOR_RUN else None
     return Finding("disk", "make run", f"{free:.0f} GiB free", fix)
 
 
@@ -67,29 +72,60 @@ def check_loopback() -> Finding:
         return Finding("loopback", "make run", str(error), "allow programs to listen on 127.0.0.1")
 
 
-def check_port(port: int) -> Finding:
-    with socket.socket() as probe:
-        if probe.connect_ex(("127.0.0.1", port)) == 0:
-            return Finding(f"port {port}", "Docker", "taken", f"stop what listens on port {port}")
-    return Finding(f"port {port}", "Docker", "free")
-
-
 def check_engine() -> Finding:
     if not shutil.which("docker"):
         return Finding("Docker engine", "Docker", "no docker command", "install Docker Engine or Docker Desktop")
     found, answer = ask("docker", "version", "--format", "{{.Server.Version}}")
     if found:
         return Finding("Docker engine", "Docker", answer)
-    path = Path("/var/run/docker.sock")
-    if path.exists() and not os.access(path, os.W_OK) and not os.environ.get("DOCKER_HOST"):
+    answer = answer.split(". Is the docker daemon running")[0]
+    if address := os.environ.get("DOCKER_HOST"):
+        return Finding("Docker engine", "Docker", answer, f"start the engine at {address}, or unset DOCKER_HOST")
+    if DOCKER_SOCKET.exists() and not os.access(DOCKER_SOCKET, os.W_OK):
         fix = 'join the group of the socket: sudo usermod -aG docker "$USER", then log in again'
-        return Finding("Docker engine", "Docker", f"no right to use {path}", fix)
+        return Finding("Docker engine", "Docker", f"no right to use {DOCKER_SOCKET}", fix)
     return Finding("Docker engine", "Docker", answer, "start it: sudo systemctl start docker, or Docker Desktop")
 
 
 def check_compose() -> Finding:
     found, answer = ask("docker", "compose", "version", "--short")
     return Finding("Compose", "Docker", answer, None if found else "install the compose plugin (version 2 or newer)")
+
+
+def check_memory() -> Finding:
+    found, answer = ask("docker", "info", "--format", "{{.MemTotal}}")
+    memory = int(answer) / GIB if found else 0
+    # an engine of 6 GiB has a little less for itself
+    fix = f"give it {MEMORY_FOR_STACK} GiB" if memory < MEMORY_FOR_STACK * 0.95 else None
+    return Finding("engine's memory", "Docker", f"{memory:.1f} GiB" if found else answer, fix)
+
+
+def check_engine_disk() -> Finding:
+    _, answer = ask("docker", "info", "--format", "{{.DockerRootDir}}")
+    folder = Path(answer) if Path(answer).is_dir() else REPO  # the engine may live in a virtual machine
+    free = shutil.disk_usage(folder).free / GIB
+    needed = DISK_FOR_IMAGES if images.missing() else DISK_FOR_STACK
+    fix = f"free {needed} GiB, for example with `docker system prune`" if free < needed else None
+    return Finding("engine's disk", "Docker", f"{free:.0f} GiB free", fix)
+
+
+def check_port(name: str) -> Finding:
+    """Check a port that the stack listens on. A stack that is up may hold it itself."""
+    port = setting(name)
+    if not port.isdecimal() or not 0 < int(port) < 2**16:
+        return Finding(name, "Docker", f"{port} is not a port", f"set {name} to a number from 1 to 65535")
+    with socket.socket() as probe:
+        if probe.connect_ex(("127.0.0.1", int(port))) != 0:
+            return Finding(f"port {port}", "Docker", "free")
+    labels = (
+        f"label=com.docker.compose.{key}" for key in (f"project={setting('COURSE_STACK')}", f"service={PORTS[name]}")
+    )
+    found, container = ask(
+        "docker", "ps", "--quiet", *(f"--filter={label}" for label in labels), f"--filter=publish={port}"
+    )
+    if found and container:
+        return Finding(f"port {port}", "Docker", "the stack is up")
+    return Finding(f"port {port}", "Docker", "taken", f"stop what listens there, or set {name} to another port in .env")
 
 
 def check_kubectl() -> Finding:
@@ -111,8 +147,8 @@ def ask(*command: str) -> tuple[bool, str]:
         return False, f"no {command[0]} command"
     except subprocess.TimeoutExpired:
         return False, "no answer in 10 s"
-    lines = (done.stdout if done.returncode == 0 else done.stderr).strip().splitlines()
-    return done.returncode == 0, lines[0] if lines else "no answer"
+    said = (done.stdout if done.returncode == 0 else done.stderr).strip()
+    return done.returncode == 0, said.partition("\n")[0]
 
 
 def print_findings(console: Console, findings: list[Finding]) -> None:

@@ -7,8 +7,13 @@ import click
 import requests
 from rich.console import Console
 
+from course.places import DAGS
+
 ENDED = {"success", "failed"}
 COLOURS = {"success": "green", "failed": "red", "up_for_retry": "yellow", "upstream_failed": "yellow"}
+OUTAGE = 90  # seconds that a run may be followed without an answer: a restart of the API server takes less
+PARSING = 60  # seconds that a DAG file may take to show after the start of the stack
+LOG_LINES = 40
 
 
 class Airflow:
@@ -20,13 +25,13 @@ class Airflow:
     def __init__(self, address: str, user: str, password: str) -> None:
         self.address = address
         self._session = requests.Session()
+        self._session.trust_env = False  # no proxy, no .netrc: the stack is on this machine
         answer = self._ask("POST", "/auth/token", json={"username": user, "password": password})
         if answer.status_code == requests.codes.unauthorized:
             raise click.ClickException(
                 f"{address} refuses the login {user}: is AIRFLOW_PASSWORD in .env the one it was made with?"
             )
-        answer.raise_for_status()
-        self._session.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
+        self._session.headers["Authorization"] = f"Bearer {self._json(answer)['access_token']}"
 
     def _ask(self, method: str, path: str, **more: Any) -> requests.Response:
         try:
@@ -38,26 +43,51 @@ class Airflow:
         except requests.Timeout:
             raise click.ClickException(f"{self.address} did not answer in 30 s") from None
 
+    @staticmethod
+    def _json(answer: requests.Response) -> Any:
+        if answer.ok:
+            return answer.json()
+        is_json = "json" in answer.headers.get("Content-Type", "")
+        said = answer.json().get("detail") if is_json else answer.text[:200]
+        raise click.ClickException(f"Airflow answered {answer.status_code}: {said}")
+
     def call(self, method: str, path: str, **more: Any) -> Any:
         """Call a path under /api/v2 and return its JSON. Raises ClickException with what Airflow said against it."""
-        answer = self._ask(method, f"/api/v2{path}", **more)
-        if not answer.ok:
-            said = (
-                answer.json().get("detail") if "json" in answer.headers.get("Content-Type", "") else answer.text[:200]
-            )
-            raise click.ClickException(f"Airflow answered {answer.status_code}: {said}")
-        return answer.json()
+        return self._json(self._ask(method, f"/api/v2{path}", **more))
+
+    def patient_get(self, path: str, **more: Any) -> Any:
+        """Get a path under /api/v2, through an outage of the API server if need be."""
+        deadline = time.monotonic() + OUTAGE
+        while True:
+            try:
+                return self.call("GET", path, **more)
+            except click.ClickException:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(1)
 
     def trigger(self, dag_id: str, conf: dict[str, Any]) -> str:
-        """Start a run of a DAG, unpausing it first, and return the run's id."""
-        known = [dag["dag_id"] for dag in self.call("GET", "/dags?limit=100")["dags"]]
-        if dag_id not in known:
-            raise click.ClickException(
-                f"no DAG {dag_id}; there are {', '.join(known) or 'none yet, wait some seconds'}"
-            )
-        self.call("PATCH", f"/dags/{dag_id}", json={"is_paused": False})
+        """Start a run of a DAG, unpause the DAG, and return the run's id."""
+        self._wait_for(dag_id)
+        # The run comes first: unpausing also starts the latest one of the schedule, which can wait.
         run = self.call("POST", f"/dags/{dag_id}/dagRuns", json={"logical_date": None, "conf": conf})
+        self.call("PATCH", f"/dags/{dag_id}", json={"is_paused": False})
         return str(run["dag_run_id"])
+
+    def _wait_for(self, dag_id: str) -> None:
+        """Wait until Airflow has read the file of a DAG. Raises ClickException for one that it cannot read."""
+        deadline = time.monotonic() + PARSING
+        while True:
+            known = [dag["dag_id"] for dag in self.call("GET", "/dags?limit=100")["dags"]]
+            if dag_id in known:
+                return
+            for error in self.call("GET", "/importErrors")["import_errors"]:
+                if error["filename"] == f"{dag_id}.py":
+                    why = error["stack_trace"].strip().splitlines()[-1]
+                    raise click.ClickException(f"Airflow cannot read dags/{dag_id}.py: {why}")
+            if not (DAGS / f"{dag_id}.py").exists() or time.monotonic() > deadline:
+                raise click.ClickException(f"no DAG {dag_id}; there are {', '.join(known) or 'none yet'}")
+            time.sleep(1)
 
     def follow(self, console: Console, dag_id: str, run_id: str) -> bool:
         """Print each change of a task's state until the run ends; tell whether it succeeded.
@@ -68,8 +98,8 @@ class Airflow:
         began = time.monotonic()
         seen: dict[tuple[str, int], str] = {}
         while True:
-            run_state = self.call("GET", path)["state"]
-            for task in self.call("GET", f"{path}/taskInstances?order_by=start_date")["task_instances"]:
+            run_state = self.patient_get(path)["state"]
+            for task in self.patient_get(f"{path}/taskInstances?order_by=start_date")["task_instances"]:
                 key, state = (task["task_id"], task["try_number"]), task["state"]
                 if state is None or seen.get(key) == state:
                     continue
@@ -78,19 +108,23 @@ class Airflow:
                 colour = COLOURS.get(state, "default")
                 console.print(f"  {seconds:5.0f} s  {task['task_id']:<15} [{colour}]{state}[/]", highlight=False)
                 if state in ("failed", "up_for_retry"):
-                    self.print_log(console, f"{path}/taskInstances/{task['task_id']}/logs/{task['try_number']}")
+                    for line in self.log_of(f"{path}/taskInstances/{task['task_id']}/logs/{task['try_number']}"):
+                        console.print(f"           {line}", markup=False, highlight=False)
             if run_state in ENDED:
                 return bool(run_state == "success")
-            time.sleep(1)
+            time.sleep(0.5)
 
-    def print_log(self, console: Console, path: str) -> None:
-        """Print the log of one try of a task."""
-        answer = self.call("GET", path, params={"full_content": "true"}, headers={"Accept": "application/json"})
-        for line in answer["content"]:
-            if isinstance(line, dict) and line.get("event"):
-                where = line.get("error_detail") or []
-                console.print(f"    {line['event']}", markup=False, highlight=False, soft_wrap=True)
-                for error in where:
-                    console.print(
-                        f"    {error.get('exc_type')}: {error.get('exc_value')}", markup=False, soft_wrap=True
-                    )
+    def log_of(self, path: str) -> list[str]:
+        """Read the log of one try of a task: what the task said and what went wrong, the last lines of it."""
+        answer = self.patient_get(path, params={"full_content": "true"}, headers={"Accept": "application/json"})
+        lines, in_group = [], False
+        for entry in answer["content"]:
+            event = entry.get("event", "") if isinstance(entry, dict) else str(entry)
+            if event.startswith(("::group::", "::endgroup::")):  # what Airflow says about itself
+                in_group = event.startswith("::group::")
+                continue
+            errors = [error for error in entry.get("error_detail") or [] if isinstance(entry, dict)]
+            if event and (errors or not in_group):
+                lines.append(event)
+            lines += [f"{error['exc_type']}: {error['exc_value']}" for error in errors]
+        return lines[-LOG_LINES:] or ["(the task left no log)"]

@@ -47,6 +47,18 @@ MAKERS: dict[str, Callable[[], str]] = {
     "API_SECRET_KEY": _signing_key,
     "JWT_SECRET": _signing_key,
 }
+# What may be left out: where the stack is found.
+DEFAULTS = {"COURSE_STACK": "course", "AIRFLOW_PORT": "8080", "MOVIELENS_PORT": "5050"}
+
+
+def setting(name: str) -> str:
+    """Read a setting as Compose does: the environment first, then .env, then its default; "" when there is none."""
+    return os.environ.get(name) or read_env().get(name) or DEFAULTS.get(name, "")
+
+
+def missing_settings() -> list[str]:
+    """List the settings that the stack needs and nobody has made."""
+    return [name for name in MAKERS if not setting(name)]
 
 
 def read_env() -> dict[str, str]:
@@ -58,17 +70,19 @@ def read_env() -> dict[str, str]:
 
 
 def write_env(**chosen: str) -> list[str]:
-    """Add to .env what is not in it yet, and nothing else; return the names of what was added.
+    """Add to .env what has no value in it yet, and nothing else; return the names of what was added.
 
     `chosen` are settings beyond the needed ones, such as image names. The file is readable by its owner only.
     """
     there = read_env()
-    added = {name: make() for name, make in MAKERS.items() if name not in there}
-    added |= {name: value for name, value in chosen.items() if name not in there}
+    added = {name: make() for name, make in MAKERS.items() if not there.get(name)}
+    added |= {name: value for name, value in chosen.items() if not there.get(name)}
     if added:
         text = (
             ENV_FILE.read_text() if ENV_FILE.exists() else "# Made by `make env` for this machine. It is not in git.\n"
         )
+        if not text.endswith("\n"):
+            text += "\n"
         text += "".join(f"{name}={value}\n" for name, value in added.items())
         beside = ENV_FILE.with_name(".env.new")
         beside.touch(mode=0o600)

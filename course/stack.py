@@ -3,71 +3,35 @@
 import json
 import os
 import shutil
-import socket
 import subprocess
 import time
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import click
 from rich.console import Console
 
 from course import images
-from course.doctor import ask, check_compose, check_engine
+from course.doctor import ask, check_compose, check_engine, check_for_stack
 from course.places import LOGS, REPO, shown
-from course.settings import ENV_FILE, MAKERS, read_env, write_env
+from course.processes import Command, child
+from course.settings import ENV_FILE, MAKERS, missing_settings, setting, write_env
 
 UP_SECONDS = 300
-MEMORY_NEEDED, DISK_NEEDED = 6, 5  # GiB
-GIB = 2**30
-PORTS = {"AIRFLOW_PORT": 8080, "MOVIELENS_PORT": 5050}
+CRASHES = 3  # looks at which a service was seen ended by an error: then it will not get well
 UP_LOG = LOGS / "compose-up.log"
 COMPOSE = ["docker", "compose", "--project-directory", str(REPO)]
 EVERY_PROFILE = ["--profile", "flower", "--profile", "cli"]
 
 
-def check_machine() -> None:
-    """Raise ClickException, one line with the fix, for whatever would stop the stack halfway."""
-    for finding in (check_engine(), check_compose()):
-        if finding.fix:
-            raise click.ClickException(f"{finding.check}: {finding.found}. {finding.fix}")
-    found, memory = ask("docker", "info", "--format", "{{.MemTotal}}")
-    if found and int(memory) < MEMORY_NEEDED * GIB * 0.95:
-        raise click.ClickException(f"the engine has {int(memory) / GIB:.1f} GiB of memory: give it {MEMORY_NEEDED} GiB")
-    if (free := shutil.disk_usage(REPO).free / GIB) < DISK_NEEDED:
-        raise click.ClickException(
-            f"{free:.1f} GiB are free on the disk: free {DISK_NEEDED} GiB, or `docker system prune`"
-        )
-    ours = {port for service in services() for port in published(service)}
-    for name, default in PORTS.items():
-        port = int(setting(name, str(default)))
-        with socket.socket() as probe:
-            if port not in ours and probe.connect_ex(("127.0.0.1", port)) == 0:
-                raise click.ClickException(f"port {port} is taken: stop what listens there, or set {name} in .env")
-
-
-def setting(name: str, default: str = "") -> str:
-    """Read a setting as Compose does: the environment first, then .env."""
-    return os.environ.get(name) or read_env().get(name) or default
-
-
-def services() -> list[dict[str, Any]]:
-    """List the containers of the stack, running or not; none when there is no stack."""
-    command = [*COMPOSE, "ps", "--all", "--format", "json"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return [json.loads(line) for line in done.stdout.splitlines()] if done.returncode == 0 else []
-
-
-def published(service: dict[str, Any]) -> set[int]:
-    """Tell the ports of this machine that a service listens on."""
-    return {publisher["PublishedPort"] for publisher in service.get("Publishers") or []}
-
-
 def up(console: Console) -> None:
-    """Start the stack and wait until every service is well. Raises ClickException with the log of one that is not."""
-    added = write_env()
-    if added:
-        console.print(f"made .env: {len(added)} settings")
-    check_machine()
+    """Start the stack and wait until every service is well. Raises ClickException, before anything is started when
+    this machine lacks something, else with the log of a service that does not get well."""
+    for finding in check_for_stack():
+        if finding.fix:
+            raise click.ClickException(str(finding))
+    complete_settings(console)
     if images.missing():
         console.print("building the images (once)")
         images.build(console)
@@ -79,25 +43,49 @@ def up(console: Console) -> None:
 
     began = time.monotonic()
     LOGS.mkdir(parents=True, exist_ok=True)
-    command = [*COMPOSE, "up", "--detach", "--wait", "--wait-timeout", str(UP_SECONDS), "--quiet-pull"]
+    command: Command = [*COMPOSE, "up", "--detach", "--wait", "--wait-timeout", str(UP_SECONDS)]
+    shown_well: set[str] = set()
+    crashes: Counter[str] = Counter()
     with (
         UP_LOG.open("w") as log,
-        subprocess.Popen(command, stdout=log, stderr=log) as process,
         console.status("starting") as status,
+        child([*command, "--quiet-pull"], os.environ, log) as process,
     ):
-        while process.poll() is None:
+        while process.poll() is None and not any(count >= CRASHES for count in crashes.values()):
+            time.sleep(0.5)
             states = services()
-            well = [one["Service"] for one in states if is_well(one)]
-            waiting = sorted({one["Service"] for one in states} - set(well))
-            status.update(
-                f"{len(well)} of {len(states)} services are well; waiting for {', '.join(waiting) or 'the rest'}"
-            )
-            if (failed := [one for one in states if has_failed(one)]) and failed[0]["Service"] == "airflow-init":
-                process.terminate()
-            time.sleep(1)
+            well = {one["Service"] for one in states if is_well(one)}
+            for name in sorted(well - shown_well):
+                console.print(f"  {time.monotonic() - began:5.0f} s  {name}", highlight=False)
+            shown_well |= well
+            waiting = ", ".join(sorted({one["Service"] for one in states} - well))
+            status.update(f"{len(well)} of {len(states)} services are well; waiting for {waiting or 'the rest'}")
+            crashes.update(one["Service"] for one in states if has_failed(one))
     if process.returncode != 0:
-        raise click.ClickException(why_not())
+        raise click.ClickException(why_not(crashes))
     console.print(f"the stack is up, {len(services())} services, in {time.monotonic() - began:.0f} s")
+
+
+def complete_settings(console: Console) -> None:
+    """Make .env when there is none. Raises ClickException for settings that cannot be made up now."""
+    if not ENV_FILE.exists() and len(missing_settings()) == len(MAKERS):
+        database = f"{setting('COURSE_STACK')}_postgres"
+        if ask("docker", "volume", "inspect", database)[0]:
+            raise click.ClickException(
+                ".env is gone, but the data that its passwords open are there: put it back, "
+                "or remove the data with `make compose-clean`"
+            )
+        write_env()
+        console.print("made .env, with passwords for this machine")
+    if missing := missing_settings():
+        raise click.ClickException(f"{', '.join(missing)} missing in .env: `make env` adds what is missing")
+
+
+def services() -> list[dict[str, Any]]:
+    """List the containers of the stack, running or not; none when there is no stack."""
+    command = [*COMPOSE, "ps", "--all", "--format", "json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return [json.loads(line) for line in done.stdout.splitlines()] if done.returncode == 0 else []
 
 
 def is_well(service: dict[str, Any]) -> bool:
@@ -110,15 +98,14 @@ def has_failed(service: dict[str, Any]) -> bool:
     return bool(service["State"] == "restarting") or (service["State"] == "exited" and service["ExitCode"] != 0)
 
 
-def why_not() -> str:
+def why_not(crashes: Counter[str]) -> str:
     """Say which service is not well, with the end of its log; else what Compose said."""
     states = services()
-    ill = [one for one in states if has_failed(one)] or [one for one in states if one["Health"] == "unhealthy"]
+    ill = [*crashes, *(one["Service"] for one in states if has_failed(one) or one["Health"] == "unhealthy")]
     if ill:
-        name = ill[0]["Service"]
-        command = [*COMPOSE, "logs", "--no-log-prefix", "--tail", "15", name]
+        command = [*COMPOSE, "logs", "--no-log-prefix", "--tail", "15", ill[0]]
         log = subprocess.run(command, capture_output=True, text=True, check=False).stdout
-        return f"{name} is not well ({ill[0]['Status']}); the end of its log:\n{log}"
+        return f"{ill[0]} does not get well; the end of its log:\n{log}`make compose-down` stops the rest"
     said = UP_LOG.read_text().strip().splitlines()
     return f"docker compose failed: {said[-1] if said else 'no message'} (all of it: {shown(UP_LOG)})"
 
@@ -126,25 +113,26 @@ def why_not() -> str:
 def print_addresses(console: Console) -> None:
     """Print where the stack is and how to get in. The password only where a person reads it."""
     password = setting("AIRFLOW_PASSWORD") if console.is_terminal else "AIRFLOW_PASSWORD in .env"
-    console.print(
-        f"Airflow        http://localhost:{setting('AIRFLOW_PORT', '8080')}  login airflow, password {password}"
-    )
-    console.print(
-        f"MovieLens API  http://localhost:{setting('MOVIELENS_PORT', '5050')}  login course, MOVIELENS_PASSWORD in .env"
-    )
+    airflow, movielens = (f"http://localhost:{setting(name)}" for name in ("AIRFLOW_PORT", "MOVIELENS_PORT"))
+    console.print(f"Airflow        {airflow}  login airflow, password {password}")
+    console.print(f"MovieLens API  {movielens}  login course, password MOVIELENS_PASSWORD in .env")
     console.print("next: make dag-run DAG=02_docker MONTH=2019-01")
 
 
-def down() -> None:
+def down(console: Console, *options: str) -> None:
     """Stop the stack and remove its containers and networks; the data stay."""
-    remove_task_containers()
-    compose("down", "--remove-orphans")
+    for finding in (check_engine(), check_compose()):
+        if finding.fix:
+            raise click.ClickException(str(finding))
+    with console.status("stopping"):
+        compose("stop")
+        remove_task_containers()
+        compose("down", "--remove-orphans", *options)
 
 
-def clean() -> None:
+def clean(console: Console) -> None:
     """Remove all that the stack left: containers, networks, volumes, the images of the course, .env, logs."""
-    remove_task_containers()
-    compose("down", "--remove-orphans", "--volumes")
+    down(console, "--volumes")
     tags = [image.tag for image in images.IMAGES if images.inspect(image.tag)]
     if tags:
         subprocess.run(["docker", "image", "rm", "--force", *tags], stdout=subprocess.DEVNULL, check=True)  # noqa: S607
@@ -152,20 +140,29 @@ def clean() -> None:
     shutil.rmtree(REPO / "logs", ignore_errors=True)
 
 
+def run_airflow(arguments: Sequence[str]) -> int:
+    """Run Airflow's CLI in a container of its own beside the stack; return its exit code."""
+    if not any(one["Service"] == "postgres" and one["Health"] == "healthy" for one in services()):
+        raise click.ClickException("the stack is not up: start it with `make compose-up`")
+    command = [*COMPOSE, "--progress", "quiet", "run", "--rm", "--no-deps", "airflow-cli", *arguments]
+    return subprocess.run(command, check=False).returncode
+
+
 def remove_task_containers() -> None:
     """Remove task containers that a killed worker left: they would keep the network and the volumes in use."""
-    network = setting("COURSE_STACK", "course")
-    found, ids = ask(
-        "docker", "ps", "--all", "--quiet", "--filter", "label=course.dag_id", "--filter", f"network={network}"
-    )
-    if found and ids != "no answer":
-        subprocess.run(["docker", "rm", "--force", *ids.split()], stdout=subprocess.DEVNULL, check=True)  # noqa: S607
+    data = f"{setting('COURSE_STACK')}-data"
+    find = ["docker", "ps", "--all", "--quiet", "--filter=label=course.dag_id", f"--filter=volume={data}"]
+    ids = subprocess.run(find, capture_output=True, text=True, check=False).stdout.split()
+    if ids:
+        subprocess.run(["docker", "rm", "--force", *ids], stdout=subprocess.DEVNULL, check=False)  # noqa: S607
 
 
 def compose(*arguments: str) -> None:
     """Run docker compose on the stack, every profile of it. Raises ClickException when that fails."""
     # without .env Compose refuses to read the file: a stand-in will do, for nothing is started
-    blank = dict.fromkeys([*MAKERS], "0") if not ENV_FILE.exists() else {}
-    done = subprocess.run([*COMPOSE, *EVERY_PROFILE, *arguments], env=os.environ | blank, check=False)
+    blank = dict.fromkeys(missing_settings(), "0")
+    command = [*COMPOSE, *EVERY_PROFILE, *arguments]
+    done = subprocess.run(command, env=os.environ | blank, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise click.ClickException(f"docker compose {arguments[0]} failed")
+        said = done.stderr.strip().splitlines()
+        raise click.ClickException(f"docker compose {arguments[0]} failed: {said[-1] if said else 'no message'}")
