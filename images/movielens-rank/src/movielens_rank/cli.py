@@ -53,6 +53,7 @@ class Failed(click.ClickException):
     "ratings to the mean of all; or the lower Wilson bound (95 %) of the share of ratings from 4 up.",
 )
 @click.option("--limit", type=click.IntRange(min=1), help="Write only the best N movies.")
+@click.version_option(package_name="movielens-rank")
 def main(input_path: Path, output_path: Path, min_ratings: int, method: str, limit: int | None) -> None:
     """Rank the movies of one interval by their ratings.
 
