@@ -24,7 +24,7 @@ class Failed(click.ClickException):
     exit_code = 1
 
 
-@click.command(context_settings={"max_content_width": 110})
+@click.command("rank-movies", context_settings={"max_content_width": 110})
 @click.option(
     "--input_path",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -54,7 +54,7 @@ class Failed(click.ClickException):
 )
 @click.option("--limit", type=click.IntRange(min=1), help="Write only the best N movies.")
 @click.version_option(package_name="movielens-rank")
-def main(input_path: Path, output_path: Path, min_ratings: int, method: str, limit: int | None) -> None:
+def command(input_path: Path, output_path: Path, min_ratings: int, method: str, limit: int | None) -> None:
     """Rank the movies of one interval by their ratings.
 
     OUTPUT_PATH appears whole or not at all. The last line of standard output is JSON: rows written, ratings read,
@@ -84,6 +84,15 @@ def main(input_path: Path, output_path: Path, min_ratings: int, method: str, lim
     click.echo(f"ranked {rows} movies from {ratings} ratings in {seconds} s: {output_path}", err=True)
     summary = {"rows": rows, "ratings": ratings, "path": str(output_path), "seconds": seconds, "method": method}
     click.echo(json.dumps(summary))
+
+
+def main() -> None:
+    """Run the command; an error is one line on stderr and its exit code."""
+    try:
+        sys.exit(command.main(standalone_mode=False))
+    except click.ClickException as error:  # click's own way would print the usage around it
+        click.echo(f"Error: {error.format_message()}", err=True)
+        sys.exit(error.exit_code)
 
 
 def _stop(signum: int, frame: FrameType | None) -> None:
