@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+import click
 import pytest
+from rich.console import Console
 
 REPO = Path(__file__).resolve().parent.parent
 
@@ -24,7 +26,7 @@ os.environ |= {
 
 from drive import Place  # noqa: E402 (see above)
 
-from course import embedded  # noqa: E402
+from course import embedded, images  # noqa: E402
 from course.doctor import check_engine  # noqa: E402
 
 REQUIRED = os.environ.get("REQUIRE", "").split(",")
@@ -36,15 +38,21 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip, with the reason, what this machine cannot run; fail instead where REQUIRE names it."""
-    if item.get_closest_marker("docker") and (reason := no_engine()):
+    if item.get_closest_marker("docker") and (reason := why_no_docker()):
         (pytest.fail if "docker" in REQUIRED else pytest.skip)(reason)
 
 
 @cache
-def no_engine() -> str:
-    """Say why no Docker engine can be used here; nothing when one can."""
+def why_no_docker() -> str:
+    """Say why no containers of the course can be run here; nothing when they can. Brings the images up to date."""
     engine = check_engine()
-    return f"Docker engine: {engine.found}. {engine.fix}" if engine.fix else ""
+    if engine.fix:
+        return f"Docker engine: {engine.found}. {engine.fix}"
+    try:
+        images.build(Console(quiet=True))
+    except click.ClickException as error:
+        return f"{error.message}\nWhere no registry is in reach, `make offline-images` makes the base images"
+    return ""
 
 
 def pytest_unconfigure() -> None:
