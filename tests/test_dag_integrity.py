@@ -9,7 +9,8 @@ import pytest
 
 from course.places import DAGS
 
-DAG_IDS = ["01_mixed_operators", "02_docker"]
+PIPELINES = ["01_mixed_operators", "02_docker"]
+TOUR = "05_docker_operator_tour"
 
 # Parses the folder as Airflow does, in a new process, and tells what that did.
 PARSE = """
@@ -51,15 +52,15 @@ def parsed(airflow_database: None) -> dict:
 def test_every_dag_imports_with_nothing_configured_and_without_work(parsed: dict) -> None:
     assert not [name for name in os.environ if name.startswith(("AIRFLOW_CONN_", "AIRFLOW_VAR_"))]
     assert parsed["errors"] == {}
-    assert sorted(parsed["dags"]) == DAG_IDS
+    assert sorted(parsed["dags"]) == [*PIPELINES, TOUR]
 
 
 def test_parsing_does_not_load_what_only_tasks_need(parsed: dict) -> None:
     assert parsed["heavy"] == []
 
 
-@pytest.mark.parametrize("dag_id", DAG_IDS)
-def test_the_dag_has_owner_tags_retries_and_a_real_interval(parsed: dict, dag_id: str) -> None:
+@pytest.mark.parametrize("dag_id", PIPELINES)
+def test_each_version_has_owner_tags_retries_and_a_real_interval(parsed: dict, dag_id: str) -> None:
     dag = parsed["dags"][dag_id]
     assert "movie-ratings" in dag["tags"]
     assert dag["owners"] == ["course"]
@@ -68,3 +69,10 @@ def test_the_dag_has_owner_tags_retries_and_a_real_interval(parsed: dict, dag_id
     assert dag["catchup"] is False
     assert dag["params"] == ["month"]
     assert dag["order"] == ["fetch_ratings", "rank_movies", "store_rankings"]
+
+
+def test_the_tour_runs_only_by_hand(parsed: dict) -> None:
+    dag = parsed["dags"][TOUR]
+    assert dag["timetable"] == "NullTimetable"
+    assert dag["owners"] == ["course"]
+    assert dag["tags"] == ["docker", "tour"]
