@@ -51,7 +51,7 @@ offline-images: .venv/.run ## build the base and the service images from Debian'
 	@$(COURSE) env $(foreach pair,$(OFFLINE),--image $(pair))
 
 OFFLINE := BASE_IMAGE=course/base:trixie HAPROXY_IMAGE=course/haproxy:3.0 POSTGRES_IMAGE=course/postgres:17 \
-	REDIS_IMAGE=course/redis:8.0 MYSQL_IMAGE=course/mysql:11.8
+	REDIS_IMAGE=course/redis:8.0 MYSQL_IMAGE=course/mysql:11.8 REGISTRY_IMAGE=course/registry:2.8
 
 compose-up: .venv/.run ## start the whole stack, wait until it is well, print the address and the login
 	@$(COURSE) compose-up
@@ -88,6 +88,7 @@ lint: .venv/.dev
 
 types: .venv/.dev $(PROJECTS:%=%/.venv/.dev)
 	@.venv/bin/mypy course
+	@MYPYPATH=plugins .venv/bin/mypy plugins
 	@for project in $(PROJECTS); do .venv/bin/mypy --python-executable $$project/.venv/bin/python $$project/src; done
 
 # --- environments: one for Airflow and the course, one for each project. A stamp file says what is installed.
