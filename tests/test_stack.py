@@ -1,0 +1,412 @@
+"""The whole stack, started as a learner starts it: its limits, its runs over REST, its secrets, and what it survives.
+
+It has a name and ports of its own, so a learner's stack may be up beside it. The tests run in this order.
+"""
+
+import json
+import os
+import re
+import secrets
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from drive import ratings_of, rows_of
+from rich.console import Console
+
+from course import stack
+from course.embedded import Api
+from course.places import REPO
+from course.rest import ENDED, Airflow
+from course.settings import MAKERS, setting
+
+pytestmark = pytest.mark.docker
+
+COURSE = Path(sys.executable).with_name("course")
+ENGINE = REPO / "ci" / "docker-engine.sh"
+ENGINE_PID = Path("/run/course-dockerd.pid")
+DAGS = ("01_mixed_operators", "02_docker")
+TASKS = ("fetch_ratings", "rank_movies", "store_rankings")
+MONTHS = ("2019-01", "2019-02", "2019-03")
+SECRETS = [name for name in MAKERS if not name.endswith(("_UID", "_GID"))]
+# every answer of the MovieLens API comes late
+SLOW_API = {"API_FAULT_RATE": "1", "API_FAULT_KINDS": "slow", "API_FAULT_DELAY": "4"}
+
+
+class Run(NamedTuple):
+    """One run of a DAG."""
+
+    dag: str
+    month: str
+    path: str  # under /api/v2
+
+
+def course(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run a command of the course."""
+    return subprocess.run([COURSE, *arguments], env=os.environ | env, capture_output=True, text=True, check=False)
+
+
+def docker(*arguments: str) -> str:
+    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=False)  # noqa: S607
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def compose(*arguments: str) -> str:
+    return docker(*stack.COMPOSE[1:], *arguments)
+
+
+def free_port() -> str:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return str(server.getsockname()[1])
+
+
+def assert_one_line(done: subprocess.CompletedProcess[str], *words: str) -> None:
+    """Check that a command refused with one line that has these words."""
+    assert done.returncode == 1, done.stdout
+    assert re.fullmatch(r"Error: .*\n", done.stderr), done.stderr
+    for word in words:
+        assert word in done.stderr
+
+
+@pytest.fixture(scope="module")
+def name() -> Iterator[str]:
+    """The name and the ports of a stack that is not there yet; whatever is made under that name is removed."""
+    with pytest.MonkeyPatch.context() as patch:
+        name = f"course-test-{secrets.token_hex(3)}"
+        patch.setenv("COURSE_STACK", name)
+        patch.setenv("AIRFLOW_PORT", free_port())
+        patch.setenv("MOVIELENS_PORT", free_port())
+        for faults in SLOW_API:
+            patch.delenv(faults, raising=False)
+        yield name
+        stack.down(Console(quiet=True), "--volumes")
+
+
+@pytest.fixture(scope="module")
+def said(name: str, request: pytest.FixtureRequest) -> Iterator[str]:
+    """What `course compose-up` said when it had started the stack."""
+    failed_before = request.session.testsfailed
+    done = course("compose-up")
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    yield done.stdout
+    if request.session.testsfailed > failed_before:
+        for service in stack.services():
+            if service["Service"].startswith("airflow") or not stack.is_well(service):
+                log = compose("logs", "--no-log-prefix", "--tail", "20", service["Service"])
+                print(f"== {service['Service']}: {service['Status']}\n{log}")
+
+
+@pytest.fixture(scope="module")
+def airflow(said: str) -> Airflow:
+    """The REST API of the stack."""
+    return Airflow(f"http://127.0.0.1:{setting('AIRFLOW_PORT')}", "airflow", setting("AIRFLOW_PASSWORD"))
+
+
+@pytest.fixture(scope="module")
+def api(said: str) -> Api:
+    """The MovieLens API of the stack."""
+    return Api("127.0.0.1", int(setting("MOVIELENS_PORT")), "course", setting("MOVIELENS_PASSWORD"))
+
+
+def start(airflow: Airflow, dag: str, month: str) -> Run:
+    return Run(dag, month, f"/dags/{dag}/dagRuns/{airflow.trigger(dag, {'month': month})}")
+
+
+def state_of(airflow: Airflow, run: Run) -> str:
+    return str(airflow.patient_get(run.path)["state"])
+
+
+def tasks_of(airflow: Airflow, run: Run) -> dict[str, str]:
+    """Read the state of each task of a run."""
+    tasks = airflow.patient_get(f"{run.path}/taskInstances")["task_instances"]
+    return {task["task_id"]: task["state"] for task in tasks}
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 180) -> None:
+    """Wait for a condition; fail when it does not come true in time."""
+    give_up = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < give_up, "waited too long"
+        time.sleep(0.2)
+
+
+def assert_success(airflow: Airflow, runs: list[Run]) -> None:
+    """Wait until the runs have ended, and check that each succeeded."""
+    wait_until(lambda: all(state_of(airflow, run) in ENDED for run in runs))
+    assert {run: tasks_of(airflow, run) for run in runs} == {run: dict.fromkeys(TASKS, "success") for run in runs}
+
+
+def task_containers() -> list[str]:
+    """List the ids of the task containers of this stack, running or not."""
+    data = f"{setting('COURSE_STACK')}-data"
+    return docker("ps", "--all", "--quiet", "--filter=label=course.dag_id", f"--filter=volume={data}").split()
+
+
+def is_fetching() -> bool:
+    """Tell whether a task container fetches ratings just now."""
+    filters = ("--filter=label=course.task_id=fetch_ratings", "--filter=status=running")
+    data = f"{setting('COURSE_STACK')}-data"
+    return bool(docker("ps", "--quiet", *filters, f"--filter=volume={data}"))
+
+
+def stored(month: str) -> list[tuple]:
+    """Read a month's rows of every pipeline from the database, in the order of their key."""
+    columns = "pipeline, interval_start, position, movie_id, avg_rating, num_ratings"
+    query = f"SELECT {columns} FROM movie_rankings WHERE interval_start = '{month}-01' ORDER BY 1, 2, 3"  # noqa: S608
+    client = f'MYSQL_PWD="$MYSQL_PASSWORD" mysql --batch --skip-column-names -u "$MYSQL_USER" movies -e "{query}"'
+    rows = (line.split("\t") for line in compose("exec", "-T", "mysql", "sh", "-c", client).splitlines())
+    return [
+        (pipeline, start, int(position), int(movie), round(float(score), 9), int(count))
+        for pipeline, start, position, movie, score, count in rows
+    ]
+
+
+def expected(api: Api, month: str) -> list[tuple]:
+    """Work out the rows that both DAGs have to store for a month."""
+    year, number = map(int, month.split("-"))
+    first, after = f"{month}-01", f"{year + number // 12}-{number % 12 + 1:02}-01"
+    ratings = ratings_of(api, first, after, page=10_000)
+    rows = [row for dag in DAGS for row in rows_of(ratings, first, dag)]
+    assert rows
+    return [(*row[:4], round(row[4], 9), row[5]) for row in rows]
+
+
+def found_secrets(text: str) -> list[str]:
+    """List which secrets of .env are in a text."""
+    assert text
+    return [secret for secret in SECRETS if setting(secret) in text]
+
+
+# --- before anything is started
+
+
+@pytest.mark.parametrize("command", ["compose-up", "compose-down", "images"])
+def test_without_an_engine_a_command_says_so_in_one_line(command: str) -> None:
+    done = course(command, DOCKER_HOST="unix:///nowhere/docker.sock")
+    assert_one_line(done, "Docker engine", "/nowhere/docker.sock")
+
+
+@pytest.mark.parametrize("port", ["AIRFLOW_PORT", "MOVIELENS_PORT"])
+def test_a_taken_port_is_named_before_anything_is_started(port: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        taken = str(server.getsockname()[1])
+        done = course("compose-up", **{"COURSE_STACK": "course-test-port", port: taken})
+    assert_one_line(done, f"port {taken}", port)
+    for kind in ("container", "volume", "network"):
+        assert not docker(kind, "ls", "--quiet", "--filter=label=com.docker.compose.project=course-test-port")
+
+
+@pytest.mark.parametrize("missing", MAKERS)
+def test_a_setting_without_a_value_is_named(missing: str) -> None:
+    env = os.environ | dict.fromkeys(MAKERS, "0") | {missing: ""}
+    done = subprocess.run([*stack.COMPOSE, "config"], env=env, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert re.search(rf"\b{missing}\b.*make env", done.stderr)
+
+
+def test_compose_up_names_a_setting_without_a_value_before_anything_is_started(name: str) -> None:
+    assert_one_line(course("compose-up", JWT_SECRET=""), "JWT_SECRET", "make env")
+    assert stack.services() == []
+
+
+# --- up
+
+
+def test_compose_up_is_done_within_a_minute_and_says_how_to_go_on(said: str) -> None:
+    found = re.search(r"the stack is up, 12 services, in (\d+) s\n", said)
+    assert found
+    assert int(found[1]) <= 60
+    assert f"http://localhost:{setting('AIRFLOW_PORT')}  login airflow" in said
+    assert "make dag-run" in said
+    assert not found_secrets(said)
+
+
+def test_every_service_is_healthy_confined_limited_and_seen_from_this_machine_only(said: str) -> None:
+    total = 0
+    for service in json.loads(docker("inspect", *compose("ps", "--all", "--quiet").split())):
+        what, limits, state = service["Name"], service["HostConfig"], service["State"]
+        assert state["ExitCode"] == 0 if state["Status"] == "exited" else state["Health"]["Status"] == "healthy", what
+        assert "no-new-privileges:true" in limits["SecurityOpt"], what
+        assert limits["CapDrop"] == ["ALL"], what
+        assert limits["Memory"], what
+        total += limits["Memory"] if state["Running"] else 0
+        bindings = [binding for port in (limits["PortBindings"] or {}).values() for binding in port]
+        assert all(binding["HostIp"] == "127.0.0.1" for binding in bindings), what
+    assert total + 2 * 512 * 2**20 <= 6 * 2**30, "with two task containers, more than 6 GB"
+
+
+@pytest.fixture(scope="module")
+def inspected(airflow: Airflow, api: Api) -> list[dict]:
+    """Three months through both DAGs, one month twice at once; gives what the engine knew of each task container."""
+    seen: dict[str, dict] = {}
+    runs = [start(airflow, dag, month) for month in (*MONTHS, MONTHS[0]) for dag in DAGS]
+
+    def have_ended() -> bool:
+        for container in set(task_containers()) - seen.keys():
+            done = subprocess.run(["docker", "inspect", container], capture_output=True, text=True)  # noqa: S607
+            if done.returncode == 0:  # it may be gone by now
+                seen[container] = json.loads(done.stdout)[0]
+        return all(state_of(airflow, run) in ENDED for run in runs)
+
+    wait_until(have_ended, 240)
+    assert_success(airflow, runs)
+    return list(seen.values())
+
+
+@pytest.mark.parametrize("month", MONTHS)
+def test_both_dags_store_each_month_whole_and_once(inspected: list[dict], api: Api, month: str) -> None:
+    assert stored(month) == expected(api, month)
+
+
+def test_a_finished_run_leaves_no_container(inspected: list[dict]) -> None:
+    assert task_containers() == []
+
+
+def test_no_task_container_shows_a_password_to_docker_inspect(inspected: list[dict]) -> None:
+    assert {container["Config"]["Labels"]["course.task_id"] for container in inspected} == set(TASKS)
+    assert found_secrets(json.dumps(inspected)) == []
+
+
+def test_the_stack_is_idle_in_two_gigabytes(inspected: list[dict]) -> None:
+    units = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+    containers = compose("ps", "--quiet").split()
+    used = {}
+    for line in docker("stats", "--no-stream", "--format", "{{.Name}} {{.MemUsage}}", *containers).splitlines():
+        what, number, unit = re.match(r"(\S+) ([\d.]+)(\w+)", line).groups()
+        used[what] = float(number) * units[unit]
+    assert len(used) == 10
+    assert sum(used.values()) <= 2e9, used
+
+
+# --- runs that fail
+
+
+def test_dag_run_shows_why_a_run_failed_and_one_clear_mends_it_after_a_restart_of_the_stack(
+    name: str, airflow: Airflow, api: Api, inspected: list[dict]
+) -> None:
+    volume = f"--volume={name}-movielens-login:/login"
+    spoil = ["--user=10001", "--entrypoint=sh", "course/movielens-store:0.1.0", "-c", "echo wrong > /login/password"]
+    docker("run", "--rm", volume, *spoil)
+    failed = course("dag-run", "--dag", "02_docker", "--month", "2019-04")
+    assert failed.returncode == 1, failed.stdout + failed.stderr
+    assert re.search(r"fetch_ratings +failed", failed.stdout)
+    assert "refused the login (401)" in failed.stdout
+    assert failed.stdout.endswith("02_docker for 2019-04: failed\n")
+
+    down = course("compose-down")
+    assert down.returncode == 0, down.stderr
+    assert stack.services() == []
+    up = course("compose-up", **SLOW_API)  # it writes the passwords for the tasks again
+    assert up.returncode == 0, up.stderr
+    assert stored("2019-01") == expected(api, "2019-01")
+
+    run_id = re.match(r"02_docker for 2019-04: (\S+)", failed.stdout)[1]
+    run = Run("02_docker", "2019-04", f"/dags/02_docker/dagRuns/{run_id}")
+    assert state_of(airflow, run) == "failed"
+    clear(airflow, run)
+    assert_success(airflow, [run])
+    again = course("dag-run", "--dag", "01_mixed_operators", "--month", "2019-04")
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert again.stdout.endswith("01_mixed_operators for 2019-04: success\n")
+    assert stored("2019-04") == expected(api, "2019-04")
+
+
+def clear(airflow: Airflow, run: Run) -> None:
+    """Clear the failed tasks of a run, as the button of the web page does."""
+    what = {"dry_run": False, "dag_run_id": run.path.rsplit("/", 1)[1], "only_failed": True}
+    airflow.call("POST", f"/dags/{run.dag}/clearTaskInstances", json=what)
+
+
+@pytest.mark.parametrize("dag", ["no_such_dag", "02_docker.py"])
+def test_dag_run_of_an_unknown_dag_names_those_that_there_are(airflow: Airflow, dag: str) -> None:
+    assert_one_line(course("dag-run", "--dag", dag, "--month", "2019-01"), dag, *DAGS)
+
+
+def test_airflows_own_command_line_runs_in_the_stack(airflow: Airflow) -> None:
+    done = course("airflow", "dags", "list", "--output", "plain")
+    assert done.returncode == 0, done.stderr
+    assert set(DAGS) <= set(re.findall(r"^\w+", done.stdout, re.MULTILINE))
+
+
+# --- runs in which something is killed
+
+
+@pytest.fixture(scope="module")
+def slow_api(airflow: Airflow) -> None:
+    """Let the MovieLens API answer late, so that a fault meets the middle of a run."""
+    done = course("compose-up", **SLOW_API)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_worker_killed_in_the_middle_of_a_run_costs_neither_a_row_nor_a_container(
+    slow_api: None, airflow: Airflow, api: Api
+) -> None:
+    runs = [start(airflow, dag, "2019-05") for dag in DAGS]
+    wait_until(is_fetching)
+    compose("kill", "--signal", "SIGKILL", "airflow-worker")
+    compose("start", "airflow-worker")
+    assert_success(airflow, runs)
+    assert stored("2019-05") == expected(api, "2019-05")
+    assert task_containers() == []
+
+
+def test_redis_the_api_and_mysql_restarted_in_the_middle_of_a_run_cost_neither_a_row_nor_a_container(
+    slow_api: None, airflow: Airflow, api: Api
+) -> None:
+    runs = [start(airflow, dag, "2019-06") for dag in DAGS]
+    wait_until(is_fetching)
+    compose("restart", "redis", "movielens-api")
+    compose("stop", "mysql")
+    wait_until(lambda: any(tasks_of(airflow, run)["store_rankings"] in ("running", "up_for_retry") for run in runs))
+    compose("start", "mysql")
+    assert_success(airflow, runs)
+    assert stored("2019-06") == expected(api, "2019-06")
+    assert task_containers() == []
+
+
+# --- what all of that left behind
+
+
+def test_no_secret_is_in_a_log_or_in_airflows_database(airflow: Airflow, inspected: list[dict]) -> None:
+    logs = [path.read_text(errors="replace") for path in (REPO / "logs").rglob("*.log")]
+    assert found_secrets("\n".join(logs)) == []
+    assert found_secrets(compose("logs", "--no-color")) == []
+    # XCom, rendered fields, connections, variables, audit log: all of them are in it
+    dump = compose("exec", "-T", "postgres", "pg_dump", "--username", "airflow", "--data-only", "airflow")
+    assert "rendered_task_instance_fields" in dump
+    assert "xcom" in dump
+    assert found_secrets(dump) == []
+
+
+def test_no_secret_is_in_the_arguments_of_a_process(airflow: Airflow) -> None:
+    processes = [docker("top", container, "-eo", "pid,args") for container in compose("ps", "--quiet").split()]
+    assert found_secrets("\n".join(processes)) == []
+
+
+# --- the engine itself; last, for it takes everything else down
+
+
+@pytest.mark.skipif(
+    os.environ.get("COURSE_TEST_ENGINE_RESTART") != "1" or not ENGINE_PID.exists(),
+    reason="COURSE_TEST_ENGINE_RESTART is not 1, or the engine is not one of ci/docker-engine.sh",
+)
+def test_an_engine_restarted_in_the_middle_of_a_run_costs_neither_a_row_nor_a_container(
+    slow_api: None, airflow: Airflow, api: Api
+) -> None:
+    runs = [start(airflow, dag, "2019-07") for dag in DAGS]
+    wait_until(is_fetching)
+    for what in ("down", "up"):
+        subprocess.run([ENGINE, what], stdout=subprocess.DEVNULL, check=True)
+    wait_until(lambda: all(state_of(airflow, run) in ENDED for run in runs))
+    for run in runs:
+        if state_of(airflow, run) == "failed":
+            clear(airflow, run)
+    assert_success(airflow, runs)
+    assert stored("2019-07") == expected(api, "2019-07")
+    assert task_containers() == []
