@@ -13,7 +13,7 @@ from rich.table import Table
 
 from course import images
 from course.places import REPO
-from course.settings import DOCKER_SOCKET, setting
+from course.settings import setting
 
 GIB = 2**30
 DISK_FOR_RUN = 2  # GiB: two environments, the data, the results
@@ -78,12 +78,12 @@ def check_engine() -> Finding:
     found, answer = ask("docker", "version", "--format", "{{.Server.Version}}")
     if found:
         return Finding("Docker engine", "Docker", answer)
+    if "permission denied" in answer.lower():
+        fix = 'join the group of the socket: sudo usermod -aG docker "$USER", then log in again'
+        return Finding("Docker engine", "Docker", "no right to use its socket", fix)
     answer = answer.split(". Is the docker daemon running")[0]
     if address := os.environ.get("DOCKER_HOST"):
         return Finding("Docker engine", "Docker", answer, f"start the engine at {address}, or unset DOCKER_HOST")
-    if DOCKER_SOCKET.exists() and not os.access(DOCKER_SOCKET, os.W_OK):
-        fix = 'join the group of the socket: sudo usermod -aG docker "$USER", then log in again'
-        return Finding("Docker engine", "Docker", f"no right to use {DOCKER_SOCKET}", fix)
     return Finding("Docker engine", "Docker", answer, "start it: sudo systemctl start docker, or Docker Desktop")
 
 

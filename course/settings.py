@@ -52,8 +52,8 @@ DEFAULTS = {"COURSE_STACK": "course", "AIRFLOW_PORT": "8080", "MOVIELENS_PORT": 
 
 
 def setting(name: str) -> str:
-    """Read a setting as Compose does: the environment first, then .env, then its default; "" when there is none."""
-    return os.environ.get(name) or read_env().get(name) or DEFAULTS.get(name, "")
+    """Read a setting as Compose does: the environment, else .env; when that gives nothing, its default, else ""."""
+    return os.environ.get(name, read_env().get(name, "")) or DEFAULTS.get(name, "")
 
 
 def missing_settings() -> list[str]:
