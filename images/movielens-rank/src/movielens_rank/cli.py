@@ -1,6 +1,7 @@
 """The command rank-movies. pandas is imported only once there is something to rank: --help stays quick."""
 
 import json
+import os
 import signal
 import sys
 import time
@@ -96,5 +97,6 @@ def main() -> None:
 
 
 def _stop(signum: int, frame: FrameType | None) -> None:
-    click.echo(f"stopped by {signal.Signals(signum).name}", err=True)
+    # not through stderr's buffer, which the interrupted code may be writing to
+    os.write(2, f"stopped by {signal.Signals(signum).name}\n".encode())
     sys.exit(128 + signum)
