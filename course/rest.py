@@ -78,13 +78,13 @@ class Airflow:
         """Wait until Airflow has read the file of a DAG. Raises ClickException for one that it cannot read."""
         deadline = time.monotonic() + PARSING
         while True:
-            known = [dag["dag_id"] for dag in self.call("GET", "/dags?limit=100")["dags"]]
-            if dag_id in known:
-                return
             for error in self.call("GET", "/importErrors")["import_errors"]:
                 if error["filename"] == f"{dag_id}.py":
                     why = error["stack_trace"].strip().splitlines()[-1]
                     raise click.ClickException(f"Airflow cannot read dags/{dag_id}.py: {why}")
+            known = [dag["dag_id"] for dag in self.call("GET", "/dags?limit=100")["dags"]]
+            if dag_id in known:
+                return
             if not (DAGS / f"{dag_id}.py").exists() or time.monotonic() > deadline:
                 raise click.ClickException(f"no DAG {dag_id}; there are {', '.join(known) or 'none yet'}")
             time.sleep(1)

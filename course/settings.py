@@ -62,11 +62,12 @@ def missing_settings() -> list[str]:
 
 
 def read_env() -> dict[str, str]:
-    """Read .env: NAME=VALUE lines; empty when there is none."""
+    """Read .env: NAME=VALUE lines, with or without quotes; empty when there is none."""
     if not ENV_FILE.exists():
         return {}
     lines = (line.strip() for line in ENV_FILE.read_text().splitlines())
-    return dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
+    pairs = (line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
+    return {name: value.strip("\"'") for name, value in pairs}
 
 
 def write_env(**chosen: str) -> list[str]:
