@@ -64,10 +64,9 @@ def free_port() -> str:
 def test_the_docker_chapter_typed_from_top_to_bottom_gives_what_it_shows() -> None:
     stack = f"course-chapter-{uuid.uuid4().hex[:6]}"
     env = os.environ | {"COURSE_STACK": stack, "AIRFLOW_PORT": free_port(), "MOVIELENS_PORT": free_port()}
-    # this machine's own uv, if any, is found by the Makefile; Airflow's home of the tests is not the learner's
-    env = {
-        name: value for name, value in env.items() if not name.startswith(("AIRFLOW_HOME", "AIRFLOW__", "COURSE_HOME"))
-    }
+    # a learner's shell: not under make, and without the homes of the tests
+    ours = ("AIRFLOW_HOME", "AIRFLOW__", "COURSE_HOME", "MAKE", "MFLAGS")
+    env = {name: value for name, value in env.items() if not name.startswith(ours)}
     try:
         for step in steps_of(REPO / "chapters" / "02-docker.md"):
             done = subprocess.run(
