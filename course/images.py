@@ -14,6 +14,7 @@ from course.places import REPO
 from course.settings import read_env
 
 VERSION = "0.1.0"
+LABEL = "course.image"  # what every image of the course has, also one that has lost its name to a newer build
 MB = 1_000_000
 
 
@@ -60,6 +61,7 @@ def build(console: Console) -> None:
     bases = build_settings()
     for image in IMAGES:
         command = ["docker", "buildx", "build", "--progress", "plain", "--tag", image.tag]
+        command += ["--label", f"{LABEL}={image.name}"]
         command += ["--build-arg", f"{image.base}={bases[image.base]}"]
         command += [part for name in PROXIES if name in os.environ for part in ("--build-arg", name)]
         for secret, variable in (("ca", "BUILD_CA"), ("pip.conf", "BUILD_PIP_CONF")):
@@ -73,12 +75,25 @@ def build(console: Console) -> None:
             end = "\n".join(done.stderr.strip().splitlines()[-20:])
             raise click.ClickException(f"{image.tag} could not be built:\n{end}")
         console.print(f"  {image.tag}", highlight=False)
+    subprocess.run(["docker", "image", "prune", "--force", f"--filter=label={LABEL}"], capture_output=True, check=False)  # noqa: S607
 
 
 def inspect(tag: str) -> dict[str, object] | None:
     """Look at an image; None when it is not here."""
     done = subprocess.run(["docker", "image", "inspect", tag], capture_output=True, text=True, check=False)  # noqa: S607
     return json.loads(done.stdout)[0] if done.returncode == 0 else None
+
+
+def remove() -> None:
+    """Remove every image of the course, older builds too."""
+    found = subprocess.run(
+        ["docker", "image", "ls", "--quiet", f"--filter=label={LABEL}"],  # noqa: S607
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    if ids := set(found.stdout.split()):
+        subprocess.run(["docker", "image", "rm", "--force", *ids], stdout=subprocess.DEVNULL, check=True)  # noqa: S607
 
 
 def missing() -> list[str]:

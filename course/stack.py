@@ -133,9 +133,7 @@ def down(console: Console, *options: str) -> None:
 def clean(console: Console) -> None:
     """Remove all that the stack left: containers, networks, volumes, the images of the course, .env, logs."""
     down(console, "--volumes")
-    tags = [image.tag for image in images.IMAGES if images.inspect(image.tag)]
-    if tags:
-        subprocess.run(["docker", "image", "rm", "--force", *tags], stdout=subprocess.DEVNULL, check=True)  # noqa: S607
+    images.remove()
     ENV_FILE.unlink(missing_ok=True)
     shutil.rmtree(REPO / "logs", ignore_errors=True)
 
