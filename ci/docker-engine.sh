@@ -24,6 +24,8 @@ install_plugins_of_debian_13() (
 )
 
 start_engine() {
+  # left by an engine that was killed; by now its number may be another process's, and dockerd would not start
+  if [ -e "$pidfile" ] && [ "$(cat "/proc/$(< "$pidfile")/comm" 2> /dev/null)" != dockerd ]; then rm -f "$pidfile"; fi
   setsid dockerd --pidfile "$pidfile" --log-opt max-size=10m --log-opt max-file=3 > "$log" 2>&1 < /dev/null &
   local deadline=$((SECONDS + 60))
   until docker info > /dev/null 2>&1; do
