@@ -37,7 +37,8 @@ def _lines() -> Callable[[int, int], None]:
 
     def say(rows: int, total: int) -> None:
         nonlocal last
-        if rows == total or time.monotonic() - last >= SECONDS_BETWEEN_LINES:
+        # None at the end: an engine reads stderr beside stdout, and the last line it sees has to be the result's.
+        if rows < total and time.monotonic() - last >= SECONDS_BETWEEN_LINES:
             last = time.monotonic()
             log.info("%d of %d ratings", rows, total)
 

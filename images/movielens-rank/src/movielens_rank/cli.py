@@ -82,7 +82,7 @@ def command(input_path: Path, output_path: Path, min_ratings: int, method: str, 
         raise Failed(f"{error.filename or output_path}: {error.strerror}; nothing was written") from error
 
     seconds = round(time.monotonic() - started, 3)
-    click.echo(f"ranked {rows} movies from {ratings} ratings in {seconds} s: {output_path}", err=True)
+    # No log line here: an engine reads stderr beside stdout, and the last line it sees has to be this one.
     summary = {"rows": rows, "ratings": ratings, "path": str(output_path), "seconds": seconds, "method": method}
     click.echo(json.dumps(summary))
 
