@@ -97,6 +97,7 @@ def main() -> None:
 
 
 def _stop(signum: int, frame: FrameType | None) -> None:
-    # not through stderr's buffer, which the interrupted code may be writing to
+    # Not through stderr's buffer, which the interrupted code may be writing to, and without an exception, which the
+    # compiled code of pandas would turn into another one. The unfinished file has no name, so it goes with the process.
     os.write(2, f"stopped by {signal.Signals(signum).name}\n".encode())
-    sys.exit(128 + signum)
+    os._exit(128 + signum)
