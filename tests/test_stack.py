@@ -328,6 +328,14 @@ def test_dag_run_of_an_unknown_dag_names_those_that_there_are(airflow: Airflow, 
     assert_one_line(course("dag-run", "--dag", dag, "--month", "2019-01"), dag, *DAGS)
 
 
+def test_compose_clean_asks_first(airflow: Airflow) -> None:
+    before = stack.services()
+    done = subprocess.run([COURSE, "compose-clean"], input="n\n", capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "[y/N]" in done.stdout
+    assert [one["ID"] for one in stack.services()] == [one["ID"] for one in before] != []
+
+
 def test_airflows_own_command_line_runs_in_the_stack(airflow: Airflow) -> None:
     done = course("airflow", "dags", "list", "--output", "plain")
     assert done.returncode == 0, done.stderr
