@@ -19,7 +19,8 @@ GIB = 2**30
 DISK_FOR_RUN = 2  # GiB: two environments, the data, the results
 DISK_FOR_IMAGES, DISK_FOR_STACK = 5, 1  # GiB: before and after the images are built
 MEMORY_FOR_STACK = 6  # GiB: the limits in docker-compose.yaml, and two task containers
-PORTS = {"AIRFLOW_PORT": "airflow-api-server", "MOVIELENS_PORT": "movielens-api"}  # and who listens there
+# the ports of the stack, and who listens there
+PORTS = {"AIRFLOW_PORT": "airflow-api-server", "MOVIELENS_PORT": "movielens-api", "REGISTRY_PORT": "registry"}
 
 
 class Finding(NamedTuple):
@@ -41,7 +42,7 @@ class Finding(NamedTuple):
 
 def examine() -> list[Finding]:
     """Make every check. Takes a few seconds at most: each command that is asked has a time limit."""
-    return [check_python(), check_disk(), check_loopback(), *check_for_stack(), check_kubectl(), check_context()]
+    return [check_python(), check_disk(), check_loopback(), *check_for_stack(), *check_for_cluster()]
 
 
 def check_for_stack() -> list[Finding]:
@@ -50,6 +51,16 @@ def check_for_stack() -> list[Finding]:
     if not any(finding.fix for finding in engine):
         engine += [check_memory(), check_engine_disk()]
     return [*engine, *(check_port(name) for name in PORTS)]
+
+
+def check_for_cluster() -> list[Finding]:
+    """Check what `make k8s-up` needs, up to the first thing that is missing: without it the rest cannot be told."""
+    findings = []
+    for check in (check_kubectl, check_context, check_cluster):
+        findings.append(check())
+        if findings[-1].fix:
+            break
+    return findings
 
 
 def check_python() -> Finding:
@@ -137,6 +148,12 @@ def check_context() -> Finding:
     found, answer = ask("kubectl", "config", "current-context")
     fix = None if found else "choose a cluster: kubectl config use-context NAME"
     return Finding("context", "Kubernetes", answer, fix)
+
+
+def check_cluster() -> Finding:
+    found, answer = ask("kubectl", "get", "--raw", "/readyz", "--request-timeout=5s")
+    fix = None if found else "start the cluster, or choose another: kubectl config use-context NAME"
+    return Finding("cluster", "Kubernetes", answer, fix)
 
 
 def ask(*command: str) -> tuple[bool, str]:

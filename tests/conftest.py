@@ -27,19 +27,21 @@ os.environ |= {
 from drive import Place  # noqa: E402 (see above)
 
 from course import embedded, images  # noqa: E402
-from course.doctor import check_engine  # noqa: E402
+from course.doctor import check_cluster, check_context, check_engine, check_kubectl  # noqa: E402
 
 REQUIRED = os.environ.get("REQUIRE", "").split(",")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "docker: needs a Docker engine")
+    config.addinivalue_line("markers", "kubernetes: needs a Kubernetes cluster, the one of kubectl's current context")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip, with the reason, what this machine cannot run; fail instead where REQUIRE names it."""
-    if item.get_closest_marker("docker") and (reason := why_no_docker()):
-        (pytest.fail if "docker" in REQUIRED else pytest.skip)(reason)
+    for need, why_not in (("docker", why_no_docker), ("kubernetes", why_no_kubernetes)):
+        if item.get_closest_marker(need) and (reason := why_not()):
+            (pytest.fail if need in REQUIRED else pytest.skip)(reason)
 
 
 @cache
@@ -52,6 +54,15 @@ def why_no_docker() -> str:
         images.build(Console(quiet=True))
     except click.ClickException as error:
         return f"{error.message}\nWhere no registry is in reach, `make offline-images` makes the base images"
+    return ""
+
+
+@cache
+def why_no_kubernetes() -> str:
+    """Say why no pods can be run here; nothing when they can."""
+    for check in (check_kubectl, check_context, check_cluster):
+        if (finding := check()).fix:
+            return str(finding)
     return ""
 
 
