@@ -39,12 +39,15 @@ bench: .venv/.dev $(PROJECTS:%=%/.venv/.run) ## measure the numbers of the cours
 
 # --- the stack: docker-compose.yaml
 
-.PHONY: env images offline-images compose-up compose-down compose-clean airflow dag-run
+.PHONY: env images offline-images push compose-up compose-down compose-clean airflow dag-run
 env: .venv/.run ## make .env with passwords for this machine; change nothing that is in it
 	@$(COURSE) env
 
 images: .venv/.run ## build the images whose inputs changed, and show their sizes
 	@$(COURSE) images
+
+push: .venv/.run ## tag the task images and push them to the registry of the stack, and show their digests
+	@$(COURSE) push
 
 offline-images: .venv/.run ## build the base and the service images from Debian's packages, where no registry is in reach
 	@ci/offline-images/build.sh

@@ -123,13 +123,25 @@ def images() -> None:
     images_.print_sizes(console)
 
 
+@course.command()
+def push() -> None:
+    """Push the task images to the registry of the stack, and show their digests."""
+    from course import registry
+    from course.doctor import check_engine
+
+    if (engine := check_engine()).fix:
+        raise click.ClickException(str(engine))
+    registry.push(Console(soft_wrap=True))
+
+
 @course.command("compose-up")
 def compose_up() -> None:
     """Start the whole stack and wait until it is well."""
-    from course import stack
+    from course import registry, stack
 
     console = Console(soft_wrap=True)
     stack.up(console)
+    registry.push(console)
     stack.print_addresses(console)
 
 

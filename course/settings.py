@@ -43,12 +43,13 @@ MAKERS: dict[str, Callable[[], str]] = {
     "MYSQL_PASSWORD": _password,
     "POSTGRES_PASSWORD": _password,
     "REDIS_PASSWORD": _password,
+    "REGISTRY_PASSWORD": _password,
     "FERNET_KEY": _fernet_key,
     "API_SECRET_KEY": _signing_key,
     "JWT_SECRET": _signing_key,
 }
 # What may be left out: where the stack is found.
-DEFAULTS = {"COURSE_STACK": "course", "AIRFLOW_PORT": "8080", "MOVIELENS_PORT": "5050"}
+DEFAULTS = {"COURSE_STACK": "course", "AIRFLOW_PORT": "8080", "MOVIELENS_PORT": "5050", "REGISTRY_PORT": "5001"}
 
 
 def setting(name: str) -> str:

@@ -115,6 +115,9 @@ def print_addresses(console: Console) -> None:
     password = setting("AIRFLOW_PASSWORD") if console.is_terminal else "AIRFLOW_PASSWORD in .env"
     airflow, movielens = (f"http://localhost:{setting(name)}" for name in ("AIRFLOW_PORT", "MOVIELENS_PORT"))
     console.print(f"Airflow        {airflow}  login airflow, password {password}")
+    console.print(
+        f"registry       127.0.0.1:{setting('REGISTRY_PORT')}  login course, password REGISTRY_PASSWORD in .env"
+    )
     console.print(f"MovieLens API  {movielens}  login course, password MOVIELENS_PASSWORD in .env")
     console.print("next: make dag-run DAG=02_docker MONTH=2019-01")
 

@@ -1,6 +1,7 @@
 """What the three versions of the pipeline share: the interval of a run, its schedule, its params, its Asset."""
 
 import os
+from datetime import datetime
 from typing import NamedTuple
 
 from airflow.sdk import Asset, Context, CronDataIntervalTimetable, Param, timezone
@@ -24,12 +25,22 @@ def interval(context: Context) -> Interval:
     Raises ValueError for a manual run that has neither. In Airflow 3 such a run has no data interval.
     """
     if month := context["params"]["month"]:
-        start = timezone.parse(f"{month}-01")
-        return Interval(f"{start:%Y-%m-%d}", f"{start + relativedelta(months=1):%Y-%m-%d}")
+        return _month_of(timezone.parse(f"{month}-01"))
     run = context["dag_run"]
     if run.data_interval_start is None or run.data_interval_end is None:
         raise ValueError('this run has no interval: trigger it with a month, as in {"month": "2019-01"}')
     return Interval(f"{run.data_interval_start:%Y-%m-%d}", f"{run.data_interval_end:%Y-%m-%d}")
+
+
+@pass_context
+def month_of_interval(context: Context) -> Interval:
+    """Tell the whole month in which the interval of this run begins, for a schedule that ranks it again each day."""
+    return _month_of(timezone.parse(interval(context).start))
+
+
+def _month_of(day: datetime) -> Interval:
+    first = day.replace(day=1)
+    return Interval(f"{first:%Y-%m-%d}", f"{first + relativedelta(months=1):%Y-%m-%d}")
 
 
 # Templates, so they are filled in when a task runs, not when the file is parsed.
@@ -37,7 +48,8 @@ START = "{{ interval().start }}"
 END = "{{ interval().end }}"
 
 FIRST_MONTH = timezone.datetime(2019, 1, 1)
-# Not "@monthly" alone: its runs have start == end in Airflow 3. This timetable gives them a real interval.
+# Not "@daily" or "@monthly" alone: their runs have start == end in Airflow 3. This timetable gives them real intervals.
+DAILY = CronDataIntervalTimetable("@daily", timezone="UTC")
 MONTHLY = CronDataIntervalTimetable("@monthly", timezone="UTC")
 PARAMS = {
     "month": Param(
@@ -61,6 +73,10 @@ STORE = ["--input_path", RANKINGS_CSV, "--interval_start", START, "--pipeline", 
 STACK = os.environ.get("COURSE_STACK", "course")
 
 
+# The tag of the task images.
+TAG = "0.1.0"
+
+
 def image(task: str) -> str:
     """Name the image of a task, as `make images` builds it."""
-    return f"course/{task}:0.1.0"
+    return f"course/{task}:{TAG}"

@@ -27,6 +27,7 @@ class TaskContainer(DockerOperator):
     - A killed task fails, whatever exit code its container ends with.
     - A missing image, network or volume, or a refused login, fails the task at once, and the error says what mends it.
     - Exit code 2, by the contract of the images, is a wrong argument or setting: trying again would not help.
+    - An image that is here and named by its digest is what it was: it needs no pull, and no registry that is up.
     - Exit code 137 says little: when the memory limit was the cause, so does the error.
     """
 
@@ -38,7 +39,8 @@ class TaskContainer(DockerOperator):
 
     def execute(self, context):
         self._normalize_mounts()
-        self._log_in()
+        if not self._is_here_for_good():
+            self._log_in()
         self._remove_leftovers()
         self._check_surroundings()
         # The container has to be there still when its end is looked into, so it is removed here, not by super().
@@ -73,6 +75,18 @@ class TaskContainer(DockerOperator):
         if self.killed:  # while there was no container to stop yet
             raise AirflowException(self._killed_message())
         return super()._run_image()
+
+    def _is_here_for_good(self):
+        """Tell whether the image is named by its digest and here; then forget the registry."""
+        if "@" not in self.image:
+            return False
+        registry, self.docker_conn_id = self.docker_conn_id, None
+        if self.cli.images(name=self.image):
+            self.force_pull = False
+            return True
+        self.docker_conn_id = registry
+        del self.hook  # it has connected, without a login
+        return False
 
     def _log_in(self):
         """Connect to the engine and log in to the registry. Raises an exception that names the connection."""

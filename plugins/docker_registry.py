@@ -134,6 +134,14 @@ class DockerRegistryHook(BaseHook):
         """
         return self._registry.digest(repository, tag, platform)
 
+    def reference(self, repository: str, tag: str) -> str:
+        """Name an image as the engine does, registry/repository:tag, or with a digest registry/repository@sha256:...
+
+        It is what the image argument of DockerOperator takes. The registry is not asked.
+        """
+        self._registry.image(repository, tag)  # is each a legal one?
+        return f"{self._engine_address}/{repository}{'@' if ':' in tag else ':'}{tag}"
+
     def image_exists(self, repository: str, tag: str) -> bool:
         """Tell whether the registry has the tag (or digest) in the repository; False also without the repository."""
         return self._registry.exists(repository, tag)

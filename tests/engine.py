@@ -96,6 +96,23 @@ class Engine:
         wait_until(lambda: answers(f"http://{address}/healthz"), "an API that serves", container)
         return container, Api("127.0.0.1", published(container, 5000), "course", password)
 
+    def registry(self) -> tuple[Container, Api]:
+        """Start a registry with a login on a free loopback port, and wait until it serves."""
+        server = self.create(
+            service_image("REGISTRY_IMAGE", "registry:2.8"),
+            environment={
+                "REGISTRY_AUTH": "htpasswd",
+                "REGISTRY_AUTH_HTPASSWD_REALM": "course",
+                "REGISTRY_AUTH_HTPASSWD_PATH": "/htpasswd",
+            },
+            ports={"5000/tcp": ("127.0.0.1", None)},
+        )
+        # of course:opensesame, made with htpasswd -B
+        write_file(server, "/htpasswd", "course:$2y$05$nnFB3eHwtdio21B7gm9KneGAnLeuwX7zzUsSTjIwrsALyg5awApvO\n")
+        server.start()
+        wait_until(lambda: b"listening on" in server.logs(), "a registry", server)
+        return server, Api("127.0.0.1", published(server, 5000), "course", "opensesame")
+
     def task_containers(self) -> list[Container]:
         """List the containers of the DAGs' tasks in the stack of this name, running or not."""
         return self.client.containers.list(all=True, filters={"label": f"course.stack={self.name}"})

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import pytest
 
+from course.doctor import PORTS
 from course.places import REPO
 
 CHAPTERS = sorted((REPO / "chapters").glob("*.md"))
@@ -63,7 +64,7 @@ def free_port() -> str:
 @pytest.mark.docker
 def test_the_docker_chapter_typed_from_top_to_bottom_gives_what_it_shows() -> None:
     stack = f"course-chapter-{uuid.uuid4().hex[:6]}"
-    env = os.environ | {"COURSE_STACK": stack, "AIRFLOW_PORT": free_port(), "MOVIELENS_PORT": free_port()}
+    env = os.environ | {"COURSE_STACK": stack} | {port: free_port() for port in PORTS}
     # a learner's shell: not under make, and without the homes of the tests
     ours = ("AIRFLOW_HOME", "AIRFLOW__", "COURSE_HOME", "MAKE", "MFLAGS")
     env = {name: value for name, value in env.items() if not name.startswith(ours)}

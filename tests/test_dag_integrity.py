@@ -10,6 +10,7 @@ import pytest
 from course.places import DAGS
 
 PIPELINES = ["01_mixed_operators", "02_docker"]
+REGISTRY = "04_registry"
 TOUR = "05_docker_operator_tour"
 
 # Parses the folder as Airflow does, in a new process, and tells what that did.
@@ -52,7 +53,7 @@ def parsed(airflow_database: None) -> dict:
 def test_every_dag_imports_with_nothing_configured_and_without_work(parsed: dict) -> None:
     assert not [name for name in os.environ if name.startswith(("AIRFLOW_CONN_", "AIRFLOW_VAR_"))]
     assert parsed["errors"] == {}
-    assert sorted(parsed["dags"]) == [*PIPELINES, TOUR]
+    assert sorted(parsed["dags"]) == [*PIPELINES, REGISTRY, TOUR]
 
 
 def test_parsing_does_not_load_what_only_tasks_need(parsed: dict) -> None:
@@ -69,6 +70,15 @@ def test_each_version_has_owner_tags_retries_and_a_real_interval(parsed: dict, d
     assert dag["catchup"] is False
     assert dag["params"] == ["month"]
     assert dag["order"] == ["fetch_ratings", "rank_movies", "store_rankings"]
+
+
+def test_the_dag_of_the_registry_is_daily_and_resolves_before_it_runs(parsed: dict) -> None:
+    dag = parsed["dags"][REGISTRY]
+    assert dag["timetable"] == "CronDataIntervalTimetable"
+    assert dag["catchup"] is False
+    assert all(retries >= 1 for retries in dag["retries"])
+    assert dag["params"] == ["month", "tag", "pin", "digests"]
+    assert dag["order"] == ["resolve_images", "fetch_ratings", "rank_movies", "store_rankings", "record_images"]
 
 
 def test_the_tour_runs_only_by_hand(parsed: dict) -> None:

@@ -21,7 +21,7 @@ import pytest
 from docker.models.containers import Container
 from docker.types import Mount
 from drive import Place, load_dag, point_airflow_at, run_dag
-from engine import DockerPipeline, Engine, Watch, engine, image, published, service_image, wait_until, write_file
+from engine import DockerPipeline, Engine, Watch, engine, image, service_image, wait_until
 
 from course.embedded import Api
 from course.places import AIRFLOW_HOME, REPO
@@ -285,20 +285,8 @@ def test_a_wrong_password_of_the_api_fails_at_once_without_showing_it(
 
 @pytest.fixture(scope="module")
 def registry(docker_engine: Engine) -> Iterator[Api]:
-    """A registry with a login."""
-    server = docker_engine.create(
-        service_image("REGISTRY_IMAGE", "registry:2.8"),
-        environment={
-            "REGISTRY_AUTH": "htpasswd",
-            "REGISTRY_AUTH_HTPASSWD_REALM": "course",
-            "REGISTRY_AUTH_HTPASSWD_PATH": "/htpasswd",
-        },
-        ports={"5000/tcp": ("127.0.0.1", None)},
-    )
-    write_file(server, "/htpasswd", "course:$2y$05$nnFB3eHwtdio21B7gm9KneGAnLeuwX7zzUsSTjIwrsALyg5awApvO\n")
-    server.start()
-    wait_until(lambda: b"listening on" in server.logs(), "a registry", server)
-    yield Api("127.0.0.1", published(server, 5000), "course", "opensesame")
+    server, registry = docker_engine.registry()
+    yield registry
     server.remove(force=True, v=True)
 
 

@@ -11,15 +11,17 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import requests
 from drive import ratings_of, rows_of
 from rich.console import Console
 
 from course import stack
+from course.doctor import PORTS
 from course.embedded import Api
 from course.places import REPO
 from course.rest import ENDED, Airflow
@@ -31,7 +33,8 @@ COURSE = Path(sys.executable).with_name("course")
 ENGINE = REPO / "ci" / "docker-engine.sh"
 ENGINE_PID = Path("/run/course-dockerd.pid")
 DAGS = ("01_mixed_operators", "02_docker")
-TASKS = ("fetch_ratings", "rank_movies", "store_rankings")
+TASK_IMAGES = {"fetch_ratings": "movielens-fetch", "rank_movies": "movielens-rank", "store_rankings": "movielens-store"}
+TASKS = tuple(TASK_IMAGES)
 MONTHS = ("2019-01", "2019-02", "2019-03")
 SECRETS = [name for name in MAKERS if not name.endswith(("_UID", "_GID"))]
 # every answer of the MovieLens API comes late
@@ -82,6 +85,7 @@ def name() -> Iterator[str]:
         patch.setenv("COURSE_STACK", name)
         patch.setenv("AIRFLOW_PORT", free_port())
         patch.setenv("MOVIELENS_PORT", free_port())
+        patch.setenv("REGISTRY_PORT", free_port())
         for faults in SLOW_API:
             patch.delenv(faults, raising=False)
         yield name
@@ -186,13 +190,13 @@ def found_secrets(text: str) -> list[str]:
 # --- before anything is started
 
 
-@pytest.mark.parametrize("command", ["compose-up", "compose-down", "images"])
+@pytest.mark.parametrize("command", ["compose-up", "compose-down", "images", "push"])
 def test_without_an_engine_a_command_says_so_in_one_line(command: str) -> None:
     done = course(command, DOCKER_HOST="unix:///nowhere/docker.sock")
     assert_one_line(done, "Docker engine", "/nowhere/docker.sock")
 
 
-@pytest.mark.parametrize("port", ["AIRFLOW_PORT", "MOVIELENS_PORT"])
+@pytest.mark.parametrize("port", PORTS)
 def test_a_taken_port_is_named_before_anything_is_started(port: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         taken = str(server.getsockname()[1])
@@ -219,7 +223,7 @@ def test_compose_up_names_a_setting_without_a_value_before_anything_is_started(n
 
 
 def test_compose_up_is_done_within_a_minute_and_says_how_to_go_on(said: str) -> None:
-    found = re.search(r"the stack is up, 12 services, in (\d+) s\n", said)
+    found = re.search(r"the stack is up, 14 services, in (\d+) s\n", said)
     assert found
     assert int(found[1]) <= 60
     assert f"http://localhost:{setting('AIRFLOW_PORT')}  login airflow" in said
@@ -248,15 +252,22 @@ def inspected(airflow: Airflow, api: Api) -> list[dict]:
     runs = [start(airflow, dag, month) for month in (*MONTHS, MONTHS[0]) for dag in DAGS]
 
     def have_ended() -> bool:
-        for container in set(task_containers()) - seen.keys():
-            done = subprocess.run(["docker", "inspect", container], capture_output=True, text=True)  # noqa: S607
-            if done.returncode == 0:  # it may be gone by now
-                seen[container] = json.loads(done.stdout)[0]
+        seen.update(inspect(set(task_containers()) - seen.keys()))
         return all(state_of(airflow, run) in ENDED for run in runs)
 
     wait_until(have_ended, 240)
     assert_success(airflow, runs)
     return list(seen.values())
+
+
+def inspect(containers: Iterable[str]) -> dict[str, dict]:
+    """Give what the engine knows of containers, by id; of those that are still there."""
+    known = {}
+    for container in containers:
+        done = subprocess.run(["docker", "inspect", container], capture_output=True, text=True, check=False)  # noqa: S607
+        if done.returncode == 0:
+            known[container] = json.loads(done.stdout)[0]
+    return known
 
 
 @pytest.mark.parametrize("month", MONTHS)
@@ -280,8 +291,86 @@ def test_the_stack_is_idle_in_two_gigabytes(inspected: list[dict]) -> None:
     for line in docker("stats", "--no-stream", "--format", "{{.Name}} {{.MemUsage}}", *containers).splitlines():
         what, number, unit = re.match(r"(\S+) ([\d.]+)(\w+)", line).groups()
         used[what] = float(number) * units[unit]
-    assert len(used) == 10
+    assert len(used) == 11
     assert sum(used.values()) <= 2e9, used
+
+
+# --- the registry
+
+
+@pytest.fixture(scope="module")
+def registry(said: str) -> str:
+    return f"127.0.0.1:{setting('REGISTRY_PORT')}"
+
+
+def test_compose_up_leaves_every_task_image_in_the_registry_and_names_it(said: str, registry: str) -> None:
+    for task in TASK_IMAGES.values():
+        assert re.search(rf"^  {registry}/course/{task}@sha256:[0-9a-f]{{64}}  \(.*0\.1\.0\)$", said, re.MULTILINE)
+
+
+def test_the_registry_refuses_those_without_its_login(registry: str) -> None:
+    assert requests.get(f"http://{registry}/v2/_catalog", timeout=10).status_code == 401
+
+
+def test_push_prints_the_digests_that_the_next_run_records_and_runs(registry: str, airflow: Airflow) -> None:
+    pushed = course("push")
+    assert pushed.returncode == 0, pushed.stderr
+    named = {image: name for name, image in re.findall(r"^  (\S+/course/(\S+)@\S+)  ", pushed.stdout, re.MULTILINE)}
+    assert named.keys() == set(TASK_IMAGES.values())
+
+    run, other = start(airflow, "04_registry", "2019-08"), start(airflow, "02_docker", "2019-08")
+    seen: dict[str, dict] = {}
+
+    def have_ended() -> bool:
+        seen.update(inspect(set(task_containers()) - seen.keys()))
+        return all(state_of(airflow, one) in ENDED for one in (run, other))
+
+    wait_until(have_ended)
+    more = {"resolve_images": "success", "record_images": "success"}
+    assert tasks_of(airflow, run) == dict.fromkeys(TASKS, "success") | more
+    recorded = airflow.call("GET", f"{run.path}/taskInstances/resolve_images/xcomEntries/return_value")["value"]
+    if isinstance(recorded, str):
+        recorded = json.loads(recorded)
+    assert recorded == named
+    ran = [one for one in seen.values() if one["Config"]["Labels"]["course.dag_id"] == "04_registry"]
+    assert ran  # a short task may have come and gone between two looks
+    for one in ran:
+        reference = named[TASK_IMAGES[one["Config"]["Labels"]["course.task_id"]]]
+        assert one["Config"]["Image"] == reference
+        assert reference in json.loads(docker("image", "inspect", one["Image"]))[0]["RepoDigests"]
+
+    rows = stored("2019-08")
+    assert [row[1:] for row in rows if row[0] == "04_registry"] == [row[1:] for row in rows if row[0] == "02_docker"]
+    assert [row for row in rows if row[0] == "04_registry"]
+
+
+def test_push_with_a_wrong_password_says_in_one_line_what_mends_it(registry: str) -> None:
+    done = course("push", REGISTRY_PASSWORD="not-the-password")
+    assert_one_line(done, registry, "REGISTRY_PASSWORD", "make compose-up")
+    assert "not-the-password" not in done.stderr
+
+
+def test_push_without_a_registry_says_in_one_line_what_mends_it(said: str) -> None:
+    port = free_port()
+    assert_one_line(course("push", REGISTRY_PORT=port), f"127.0.0.1:{port}", "make compose-up")
+
+
+def test_the_registry_has_a_connection_form_with_a_test_button_that_works(airflow: Airflow, registry: str) -> None:
+    types = {one["connection_type"]: one for one in airflow.call("GET", "/../../ui/connections/hook_meta")}
+    assert types["docker_registry"]["hook_name"] == "Docker Registry"
+    form = {
+        "connection_id": "typed_in",
+        "conn_type": "docker_registry",
+        "host": registry,
+        "login": "course",
+        "password": setting("REGISTRY_PASSWORD"),
+        "extra": json.dumps({"api_url": "http://registry:5000"}),
+    }
+    right = airflow.call("POST", "/connections/test", json=form)
+    assert right["status"], right
+    wrong = airflow.call("POST", "/connections/test", json=form | {"password": "not-the-password"})
+    assert not wrong["status"]
+    assert "refuses the login course" in wrong["message"], wrong
 
 
 # --- runs that fail
