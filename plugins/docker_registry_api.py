@@ -186,6 +186,23 @@ class Registry:
             raise self._error(answer, about)
         return "" in self._authorizations
 
+    def challenges(self) -> dict[str, dict[str, str]]:
+        """Ask without a login. Return how the registry wants one: parameters by lower-case scheme.
+
+        Empty when it asks for no login, or for one of another scheme than Basic and Bearer. A web page is a BadAnswer.
+        """
+        about = Image(self.name)
+        answer = self._follow("GET", f"{self.url}/v2/", about, "application/json", None)
+        if answer.headers.get("Content-Type", "").startswith("text/html"):
+            raise BadAnswer(f"{about}: {self._place(answer.url)} is a web page, so this is no registry")
+        if answer.status == 200:
+            return {}
+        if answer.status != 401:
+            raise self._error(answer, about)
+        if not self._is_mine(answer.url):
+            raise self._led_away(answer, about)
+        return dict(_challenges(answer.headers.get("WWW-Authenticate", "")))
+
     def repositories(self) -> list[str]:
         """List the names of all repositories, sorted."""
         return self._list("/v2/_catalog", "repositories", REPOSITORY, Image(self.name), "registry:catalog:*")
@@ -342,9 +359,7 @@ class Registry:
         if answer.status == 401:
             self._authorizations.pop(scope, None)
             if not self._is_mine(answer.url):
-                raise LoginRefused(
-                    f"{about}: redirects to {self._place(answer.url)}, which asks for a login, and gets none"
-                )
+                raise self._led_away(answer, about)
             bearer = dict(_challenges(answer.headers.get("WWW-Authenticate", ""))).get("bearer", {})
             if bearer.get("error") == "insufficient_scope":
                 raise AccessDenied(f"{about}: {self._who()} may not do this")
@@ -432,6 +447,9 @@ class Registry:
         if not (isinstance(token, str) and re.fullmatch(r"[!-~]+", token)):
             raise BadAnswer(f"{about}: {server} gave no token")
         return token
+
+    def _led_away(self, answer: Answer, about: Image) -> LoginRefused:
+        return LoginRefused(f"{about}: redirects to {self._place(answer.url)}, which asks for a login, and gets none")
 
     def _error(self, answer: Answer, about: Image, who: str = "it") -> DockerRegistryError:
         kind = RegistryUnavailable if answer.status == 429 or answer.status >= 500 else BadAnswer
