@@ -8,18 +8,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from movielens_rank.csv_rows import BadRatings
     from movielens_rank.ranking import rank_movies
-    from movielens_rank.rankings_csv import rank_file, write_rankings
-    from movielens_rank.ratings_csv import BadRatings, read_ratings
+    from movielens_rank.rankings_csv import rank_file, rank_sums, write_rankings
+    from movielens_rank.ratings_csv import read_ratings
+    from movielens_rank.sums_csv import sum_file
 
-__all__ = ["BadRatings", "rank_file", "rank_movies", "read_ratings", "write_rankings"]
+__all__ = ["BadRatings", "rank_file", "rank_movies", "rank_sums", "read_ratings", "sum_file", "write_rankings"]
 __version__ = "0.1.0"
 
 _MODULE_OF = {
-    "BadRatings": "ratings_csv",
+    "BadRatings": "csv_rows",
     "rank_file": "rankings_csv",
     "rank_movies": "ranking",
+    "rank_sums": "rankings_csv",
     "read_ratings": "ratings_csv",
+    "sum_file": "sums_csv",
     "write_rankings": "rankings_csv",
 }
 

@@ -1,9 +1,10 @@
 """The ranking itself: from ratings to totals per movie, from totals to scores.
 
-A file is ranked in chunks, so the two steps are apart: `count` adds up one chunk, `rank` scores the sum of all.
+The two steps are apart, because totals can be added up: those of the chunks of a file are the totals of the file, those
+of months the totals of a year. So `count` totals some ratings, `add_up` makes one of many totals, `rank` scores them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import pandas as pd
@@ -72,6 +73,11 @@ def count(ratings: pd.DataFrame) -> pd.DataFrame:
         },
         index=pd.Index(movie_ids, name="movieId"),
     )
+
+
+def add_up(parts: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    """Make one of many totals, at least one, as `count` gives them. Being integers, they do not tell of the split."""
+    return pd.concat(parts).groupby(level="movieId").sum()
 
 
 def rank(totals: pd.DataFrame, min_ratings: int = 3, method: str = "mean", limit: int | None = None) -> pd.DataFrame:

@@ -1,11 +1,13 @@
-"""Write rankings, and rank a whole file: CSV in, CSV out, in memory that does not grow with the ratings."""
+"""Rank whole files: ratings, or sums of them, CSV in, rankings, CSV out."""
 
 import os
+from collections.abc import Iterable
 
 import pandas as pd
 
-from movielens_rank.ranking import count, rank
-from movielens_rank.ratings_csv import rating_chunks
+from movielens_rank.ranking import add_up, rank
+from movielens_rank.ratings_csv import sum_ratings
+from movielens_rank.sums_csv import read_sums
 from movielens_rank.whole_file import whole_file
 
 
@@ -32,7 +34,26 @@ def rank_file(
     Raises BadRatings if the input is not a ratings CSV, ValueError if an argument is out of range, OSError if a file
     cannot be read or written. Unless all went well, `output_path` is as it was.
     """
-    totals = pd.concat(count(chunk) for chunk in rating_chunks(input_path)).groupby(level="movieId").sum()
+    return _rank_into(output_path, sum_ratings(input_path), min_ratings, method, limit)
+
+
+def rank_sums(
+    input_paths: Iterable[str | os.PathLike[str]],
+    output_path: str | os.PathLike[str],
+    min_ratings: int = 3,
+    method: str = "mean",
+    limit: int | None = None,
+) -> tuple[int, int]:
+    """Rank what `sum_file` made, one file or more, as `rank_file` ranks the ratings of all of them in one file.
+
+    Each file has to be of other ratings than the others: what comes twice counts twice. Raises as `rank_file` does.
+    """
+    return _rank_into(output_path, add_up(map(read_sums, input_paths)), min_ratings, method, limit)
+
+
+def _rank_into(
+    output_path: str | os.PathLike[str], totals: pd.DataFrame, min_ratings: int, method: str, limit: int | None
+) -> tuple[int, int]:
     rankings = rank(totals, min_ratings, method, limit)
     write_rankings(rankings, output_path)
     return len(rankings), int(totals["ratings"].sum())

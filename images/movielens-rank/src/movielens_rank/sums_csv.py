@@ -1,0 +1,79 @@
+"""Write and read sums of ratings: what a ranking needs to know of them, in a form that can be added up.
+
+A CSV with the columns movieId, microstars, ratings, liked, by movieId: for each movie the sum of its ratings in
+millionths of a star, their number, and how many of them are 4 stars or more. All are whole numbers, so adding up is
+exact.
+"""
+
+import os
+from typing import TypeVar
+
+import pandas as pd
+
+from movielens_rank.csv_rows import BadRatings, first_bad_row, is_whole_number, read_header, shown
+from movielens_rank.ranking import LIKED, MAX_STARS, MICROSTARS, MIN_STARS
+from movielens_rank.ratings_csv import sum_ratings
+from movielens_rank.whole_file import whole_file
+
+COLUMNS = ("movieId", "microstars", "ratings", "liked")
+MOST_RATINGS = int(2**53 / (MAX_STARS * MICROSTARS))
+"""Of one movie: 1.8 thousand million. A float64 is exact for their sum, but not for all greater ones."""
+
+Number = TypeVar("Number", int, pd.Series)
+
+
+def sum_file(input_path: str | os.PathLike[str], output_path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Add up the ratings CSV at `input_path` into `output_path`; return the numbers of movies and of ratings.
+
+    Raises BadRatings if the input is not a ratings CSV, OSError if a file cannot be read or written. Unless all went
+    well, `output_path` is as it was.
+    """
+    sums = sum_ratings(input_path)
+    with whole_file(output_path) as file:
+        sums.reset_index().to_csv(file, columns=list(COLUMNS), index=False, lineterminator="\n")
+    return len(sums), int(sums["ratings"].sum())
+
+
+def read_sums(path: str | os.PathLike[str]) -> pd.DataFrame:
+    """Return what `sum_file` wrote: index movieId, columns `microstars`, `ratings`, `liked`.
+
+    Raises BadRatings, also for numbers that no ratings add up to, or OSError if the file cannot be opened.
+    """
+    read_header(path, COLUMNS)
+    try:
+        # no dtype: pandas would take 3.0 for a whole number
+        sums = pd.read_csv(path, na_filter=False, low_memory=False, encoding="utf-8-sig", compression=None)
+        if not isinstance(sums.index, pd.RangeIndex):
+            raise ValueError("more fields in a row than columns in the header")
+        if len(sums) and not (sums.dtypes == "int64").all():
+            raise ValueError("every column must hold whole numbers")
+        sums = sums.astype("int64")  # the columns of an empty frame have no telling type
+        if not _are_sums(sums["microstars"], sums["ratings"], sums["liked"]).all():
+            raise ValueError("no ratings add up to these numbers")
+    except (ValueError, OverflowError) as error:  # pandas' own parser errors are ValueErrors
+        reason = first_bad_row(path, _why_bad) or str(error).splitlines()[0]
+        raise BadRatings(f"{path}: {reason}") from error
+    return sums.set_index("movieId")[["microstars", "ratings", "liked"]]
+
+
+def _are_sums(microstars: Number, ratings: Number, liked: Number) -> Number:
+    least, middle, most = (int(stars * MICROSTARS) for stars in (MIN_STARS, LIKED, MAX_STARS))
+    others = ratings - liked
+    return (
+        (ratings >= 1)
+        & (ratings <= MOST_RATINGS)
+        & (liked >= 0)
+        & (others >= 0)
+        & (microstars >= middle * liked + least * others)
+        & (microstars <= most * liked + middle * others)
+    )
+
+
+def _why_bad(row: dict[str, str]) -> str | None:
+    for column in row:
+        if not is_whole_number(row[column]):
+            return f"{column} {shown(row[column])} is not a whole number"
+    microstars, ratings, liked = (int(row[column]) for column in COLUMNS[1:])
+    if not _are_sums(microstars, ratings, liked):
+        return f"no {ratings} ratings, {liked} of them liked, add up to {microstars} microstars"
+    return None
