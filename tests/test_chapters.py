@@ -5,6 +5,7 @@ import re
 import socket
 import subprocess
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,22 +31,55 @@ def steps_of(page: Path) -> list[Step]:
     return [Step(command, output) for command, output in blocks]
 
 
-def pattern_of(output: str) -> re.Pattern[str]:
-    """Turn shown output into a pattern. Ports may differ: a test takes free ones."""
-    lines = []
-    for line in output.splitlines():
-        if line == "...":
-            lines.append(r"(?:.*\n)*?")
+def shows(page: str, printed: str) -> bool:
+    """Tell whether what was printed is what the page shows. Ports may differ: a test takes free ones."""
+    lines = [line.strip(" │") for line in printed.splitlines()]
+    # one part between two lines of "..." after the other, each at the first place where it fits
+    parts = [part.split("\n")[:-1] for part in re.split(r"^\.\.\.\n", page, flags=re.MULTILINE)]
+    place = 0
+    for number, part in enumerate(parts):
+        patterns = [pattern_of(line) for line in part]
+        starts = [place] if number == 0 else range(place, len(lines) - len(part) + 1)
+        if number == len(parts) - 1 > 0:
+            starts = [len(lines) - len(part)]
+        for start in starts:
+            if start >= place and all(map(re.fullmatch, patterns, lines[start : start + len(part)])):
+                break
         else:
-            parts = [re.sub(r"localhost:\d+", r"localhost:\\d+", re.escape(part)) for part in line.split("...")]
-            lines.append(r"[ │]*" + ".*".join(parts) + r".*\n")
-    return re.compile("".join(lines) + r"\s*\Z")
+            return False
+        place = start + len(part)
+    return len(parts) > 1 or place == len(lines)
+
+
+def pattern_of(line: str) -> str:
+    parts = re.sub(r"(localhost|127\.0\.0\.1):\d+", r"\1:...", line.strip(" │")).split("...")
+    return ".*".join(re.escape(part) for part in parts)
+
+
+@pytest.mark.parametrize(
+    ("page", "printed", "fits"),
+    [
+        ("a\n", "a\n", True),
+        ("a\n", "a\nb\n", False),
+        ("a\nb\n", "a\n", False),
+        ("", "a\n", False),
+        ("...\n", "", True),
+        ("...\nb\n...\n", "a\nb\n", True),
+        ("...\nb\n", "b\nc\n", False),
+        ("a\n...\nc\n", "a\nc\n", True),
+        ("a\n...\nb\n", "a\n", False),
+        ("a ... c\n", "│ a b c │\n", True),
+        ("at localhost:8080\n", "at localhost:32768\n", True),
+    ],
+)
+def test_what_is_shown_is_compared_line_by_line(page: str, printed: str, fits: bool) -> None:
+    assert shows(page, printed) is fits
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_make_target_that_a_page_names_exists(page: Path) -> None:
-    targets = set(re.findall(r"^([a-z-]+):.*## ", (REPO / "Makefile").read_text(), re.MULTILINE))
-    named = set(re.findall(r"(?:`|\$ )make ([a-z][a-z-]*)", page.read_text()))
+    targets = set(re.findall(r"^([a-z0-9-]+):.*## ", (REPO / "Makefile").read_text(), re.MULTILINE))
+    named = set(re.findall(r"(?:`|\$ )make ([a-z][a-z0-9-]*)", page.read_text()))
     assert named
     assert named <= targets
 
@@ -61,36 +95,43 @@ def free_port() -> str:
         return str(server.getsockname()[1])
 
 
-@pytest.mark.docker
-def test_the_docker_chapter_typed_from_top_to_bottom_gives_what_it_shows() -> None:
-    stack = f"course-chapter-{uuid.uuid4().hex[:6]}"
-    env = os.environ | {"COURSE_STACK": stack} | {port: free_port() for port in PORTS}
-    # a learner's shell: not under make, and without the homes of the tests
+@pytest.fixture(scope="module")
+def learner() -> Iterator[dict[str, str]]:
+    """The environment of a learner's shell, with a stack of its own for all chapters."""
+    # not under make, and without the homes of the tests
     ours = ("AIRFLOW_HOME", "AIRFLOW__", "COURSE_HOME", "MAKE", "MFLAGS")
-    env = {name: value for name, value in env.items() if not name.startswith(ours)}
-    try:
-        for step in steps_of(REPO / "chapters" / "02-docker.md"):
-            done = subprocess.run(
-                ["bash", "-c", step.command],  # noqa: S607 (a learner's shell)
-                cwd=REPO,
-                env=env,
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-            shown = f"$ {step.command}\n{done.stdout}{done.stderr}"
-            assert done.returncode == 0, shown
-            assert pattern_of(step.output).match(done.stdout), f"{shown}\n--- but the page says:\n{step.output}"
-    finally:
-        clean = [
-            "docker",
-            "compose",
-            "--profile",
-            "cli",
-            "--profile",
-            "flower",
-            "down",
-            "--volumes",
-            "--remove-orphans",
-        ]
-        subprocess.run(clean, cwd=REPO, env=env, check=True)
+    env = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    env |= {"COURSE_STACK": f"course-chapter-{uuid.uuid4().hex[:6]}"} | {port: free_port() for port in PORTS}
+    yield env
+    every = ["--profile", "cli", "--profile", "flower"]
+    subprocess.run(
+        ["docker", "compose", *every, "down", "--volumes", "--remove-orphans"],  # noqa: S607
+        cwd=REPO,
+        env=env,
+        check=True,
+    )
+    names = subprocess.run(
+        ["docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}}", f"127.0.0.1:{env['REGISTRY_PORT']}/course/*"],  # noqa: S607
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split()
+    subprocess.run(["docker", "image", "rm", "--force", *names], capture_output=True, check=False)  # noqa: S607
+
+
+@pytest.mark.docker
+@pytest.mark.parametrize("chapter", ["02-docker.md", "04-registry.md"])
+def test_a_chapter_typed_from_top_to_bottom_gives_what_it_shows(learner: dict[str, str], chapter: str) -> None:
+    for step in steps_of(REPO / "chapters" / chapter):
+        command = step.command.replace("127.0.0.1:5001", f"127.0.0.1:{learner['REGISTRY_PORT']}")
+        done = subprocess.run(
+            ["bash", "-c", command],  # noqa: S607 (a learner's shell)
+            cwd=REPO,
+            env=learner,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        shown = f"$ {command}\n{done.stdout}{done.stderr}"
+        assert done.returncode == 0, shown
+        assert shows(step.output, done.stdout), f"{shown}\n--- but the page says:\n{step.output}"
