@@ -16,7 +16,7 @@ PIP_INSTALL := UV_DEFAULT_INDEX="$(INDEX)" $(UV) pip install --quiet --compile-b
 
 .PHONY: help
 help: ## print these lines
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # --- the course
 
@@ -39,7 +39,7 @@ bench: .venv/.dev $(PROJECTS:%=%/.venv/.run) ## measure the numbers of the cours
 
 # --- the stack: docker-compose.yaml
 
-.PHONY: env images offline-images push compose-up compose-down compose-clean airflow dag-run
+.PHONY: env images offline-images push compose-up compose-down compose-clean airflow registry-check dag-run
 env: .venv/.run ## make .env with passwords for this machine; change nothing that is in it
 	@$(COURSE) env
 
@@ -68,8 +68,21 @@ compose-clean: .venv/.run ## remove the stack with its data, its images and .env
 airflow: .venv/.run ## run Airflow's CLI in the stack (ARGS="dags list")
 	@$(COURSE) airflow $(ARGS)
 
-dag-run: .venv/.run ## run a DAG in the stack and follow it (DAG=02_docker MONTH=2019-01)
-	@$(COURSE) dag-run --dag '$(or $(DAG),02_docker)' --month '$(or $(MONTH),2019-01)'
+registry-check: .venv/.run ## try a connection to an image registry and explain the answer (CONN=course_registry)
+	@$(COURSE) registry-check '$(or $(CONN),course_registry)'
+
+dag-run: .venv/.run ## run a DAG in the stack or on the cluster and follow it (DAG=02_docker MONTH=2019-01 CONF='{}' ON=stack)
+	@$(COURSE) dag-run --dag '$(or $(DAG),02_docker)' --month '$(or $(MONTH),2019-01)' \
+	  $(if $(CONF),--conf '$(CONF)') $(if $(ON),--on '$(ON)') $(if $(CONTEXT),--context '$(CONTEXT)')
+
+# --- the cluster: k8s/
+
+.PHONY: k8s-up k8s-down
+k8s-up: .venv/.run ## put the pipeline and Airflow on the current local cluster, and wait until all is ready (CONTEXT=)
+	@$(COURSE) k8s-up $(if $(CONTEXT),--context '$(CONTEXT)')
+
+k8s-down: .venv/.run ## remove from the cluster what k8s-up put there, with its data (CONTEXT=)
+	@$(COURSE) k8s-down $(if $(CONTEXT),--context '$(CONTEXT)')
 
 # --- the tests
 

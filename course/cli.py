@@ -1,6 +1,9 @@
 """The `course` command. The Makefile calls it; `course --help` lists what it can do."""
 
+import json
+import os
 import signal
+import subprocess
 import sys
 import time
 from typing import Any, NoReturn
@@ -177,19 +180,75 @@ def airflow_(arguments: tuple[str, ...]) -> None:
     raise SystemExit(stack.run_airflow(arguments))
 
 
+@course.command("registry-check")
+@click.argument("connection")
+def registry_check(connection: str) -> None:
+    """Try a connection to an image registry, and explain the answer.
+
+    The connection is one of the stack, or that of the variable AIRFLOW_CONN_... where it is set here.
+    """
+    from course import stack
+    from course.places import REPO
+
+    if f"AIRFLOW_CONN_{connection.upper()}" in os.environ:
+        command = [sys.executable, str(REPO / "plugins" / "docker_registry_check.py"), connection]
+        raise SystemExit(subprocess.run(command, check=False).returncode)
+    raise SystemExit(stack.run_registry_check(connection))
+
+
+def params_of(context: click.Context, option: click.Parameter, text: str) -> dict[str, Any]:
+    """Read params of a DAG from JSON."""
+    try:
+        params = json.loads(text)
+    except ValueError as error:
+        raise click.BadParameter(f"{text!r} is no JSON: {error}") from None
+    if not isinstance(params, dict):
+        raise click.BadParameter(f"{text!r} is no JSON object")
+    return params
+
+
+CONTEXT = click.option("--context", help="A context of kubectl; default: the current one, if it looks local.")
+
+
+@course.command("k8s-up")
+@CONTEXT
+def k8s_up(context: str | None) -> None:
+    """Put the pipeline and Airflow on a Kubernetes cluster and wait until all is ready."""
+    from course import cluster
+
+    console = Console(soft_wrap=True)
+    chosen = cluster.choose(console, context)
+    chosen.check()
+    console.print(f"context {chosen.context}", highlight=False)
+    chosen.up(console)
+    chosen.print_way_in(console)
+
+
+@course.command("k8s-down")
+@CONTEXT
+def k8s_down(context: str | None) -> None:
+    """Remove what k8s-up put on the cluster, with its data."""
+    from course import cluster
+
+    console = Console(soft_wrap=True)
+    cluster.choose(console, context).down(console)
+
+
 @course.command("dag-run")
 @click.option("--dag", required=True, help="Which DAG.")
 @click.option("--month", type=MonthType(), required=True, help="The month to rank.")
-def dag_run(dag: str, month: Month) -> None:
-    """Run a DAG in the stack over the REST API, and follow it. Exits by its outcome."""
-    from course.rest import Airflow
-    from course.settings import setting
+@click.option("--conf", callback=params_of, default="{}", help='More params of the DAG, in JSON: \'{"tag": "0.1.0"}\'.')
+@click.option("--on", type=click.Choice(["stack", "cluster"]), help="Which Airflow; default: the one that is up.")
+@CONTEXT
+def dag_run(dag: str, month: Month, conf: dict[str, object], on: str | None, context: str | None) -> None:
+    """Run a DAG in the stack or on the cluster over the REST API, and follow it. Exits by its outcome."""
+    from course.way_in import running_airflow
 
     console = Console(soft_wrap=True)
-    airflow = Airflow(f"http://127.0.0.1:{setting('AIRFLOW_PORT')}", "airflow", setting("AIRFLOW_PASSWORD"))
-    run_id = airflow.trigger(dag, {"month": str(month)})
-    console.print(f"{dag} for {month}: {run_id}", highlight=False)
-    succeeded = airflow.follow(console, dag, run_id)
+    with running_airflow(on, context) as airflow:
+        run_id = airflow.trigger(dag, {"month": str(month)} | conf)
+        console.print(f"{dag} for {month}: {run_id}", highlight=False)
+        succeeded = airflow.follow(console, dag, run_id)
     console.print(f"{dag} for {month}: {'success' if succeeded else 'failed'}")
     if not succeeded:
         raise SystemExit(1)

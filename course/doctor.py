@@ -150,8 +150,9 @@ def check_context() -> Finding:
     return Finding("context", "Kubernetes", answer, fix)
 
 
-def check_cluster() -> Finding:
-    found, answer = ask("kubectl", "get", "--raw", "/readyz", "--request-timeout=5s")
+def check_cluster(context: str = "") -> Finding:
+    """Check that the cluster of a context answers; without one, that of the current context."""
+    found, answer = ask("kubectl", "--context", context, "get", "--raw", "/readyz", "--request-timeout=5s")
     fix = None if found else "start the cluster, or choose another: kubectl config use-context NAME"
     return Finding("cluster", "Kubernetes", answer, fix)
 

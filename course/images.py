@@ -10,7 +10,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from course.places import REPO
+from course.places import DAGS, REPO
 from course.settings import read_env
 
 VERSION = "0.1.0"
@@ -42,8 +42,13 @@ IMAGES = [
     Image("docker-proxy", IMAGES_FOLDER / "docker-proxy", base="HAPROXY_IMAGE"),
     Image("airflow-lean", IMAGES_FOLDER, AIRFLOW_DOCKERFILE, "lean"),
     Image("airflow-mixed", IMAGES_FOLDER, AIRFLOW_DOCKERFILE, "mixed"),
+    Image("airflow-kubernetes", DAGS, AIRFLOW_DOCKERFILE.with_name("kubernetes.Dockerfile"), base="AIRFLOW_IMAGE"),
 ]
-BASES = {"BASE_IMAGE": "python:3.13-slim-trixie", "HAPROXY_IMAGE": "haproxy:3.0"}
+BASES = {
+    "BASE_IMAGE": "python:3.13-slim-trixie",
+    "HAPROXY_IMAGE": "haproxy:3.0",
+    "AIRFLOW_IMAGE": f"course/airflow-lean:{VERSION}",  # built just before
+}
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 
 

@@ -142,10 +142,20 @@ def clean(console: Console) -> None:
 
 
 def run_airflow(arguments: Sequence[str]) -> int:
-    """Run Airflow's CLI in a container of its own beside the stack; return its exit code."""
+    """Run Airflow's CLI in a container of its own beside the stack; return its exit code. Raises ClickException."""
+    return _run_beside(["airflow-cli", *arguments])
+
+
+def run_registry_check(connection: str) -> int:
+    """Try a connection to a registry in a container of its own beside the stack; return the exit code."""
+    script = "/opt/airflow/plugins/docker_registry_check.py"
+    return _run_beside(["--entrypoint", "python", "airflow-cli", script, connection])
+
+
+def _run_beside(what: list[str]) -> int:
     if not any(one["Service"] == "postgres" and one["Health"] == "healthy" for one in services()):
         raise click.ClickException("the stack is not up: start it with `make compose-up`")
-    command = [*COMPOSE, "--progress", "quiet", "run", "--rm", "--no-deps", "airflow-cli", *arguments]
+    command = [*COMPOSE, "--progress", "quiet", "run", "--rm", "--no-deps", *what]
     return subprocess.run(command, check=False).returncode
 
 

@@ -78,5 +78,5 @@ TAG = "0.1.0"
 
 
 def image(task: str) -> str:
-    """Name the image of a task, as `make images` builds it."""
-    return f"course/{task}:{TAG}"
+    """Name the image of a task, as `make images` builds it; on a cluster, in the registry that it pulls from."""
+    return f"{os.environ.get('COURSE_REGISTRY', '')}course/{task}:{TAG}"

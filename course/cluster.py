@@ -1,0 +1,375 @@
+"""The pipeline and Airflow on a Kubernetes cluster: up with progress, a way in, and down."""
+
+import contextlib
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from ipaddress import ip_address
+from typing import Any
+from urllib.parse import urlsplit
+
+import click
+import yaml
+from rich.console import Console
+
+from course import images
+from course.doctor import Finding, ask, check_cluster, check_engine, check_kubectl
+from course.places import HOME, REPO
+from course.processes import child
+from course.settings import missing_settings, setting, write_env
+
+NAMESPACE = "airflow"
+OURS = "app.kubernetes.io/part-of=airflow-in-containers"  # a label of everything that is made here
+UP_SECONDS = 300
+KIND = "course"  # the name of the kind cluster that is made where there is none
+LOADED = ["movielens-fetch", "movielens-rank", "movielens-store", "movielens-api", "airflow-kubernetes"]
+# the names in the manifests, and the settings that may name another image
+SERVICES = {"mysql": "MYSQL_IMAGE", "postgres": "POSTGRES_IMAGE"}
+# what has to be there before `up` is done, in the order in which a run meets it
+RIGHTS = ("namespaces", "secrets", "deployments.apps", "statefulsets.apps", "roles.rbac.authorization.k8s.io")
+
+
+class Cluster:
+    """One context of kubectl, and what the course does there."""
+
+    def __init__(self, context: str) -> None:
+        self.context = context
+
+    def kubectl(self, *arguments: str, given: str | None = None) -> str:
+        """Run kubectl, with `given` on its stdin; return what it printed. Raises ClickException with its last words."""
+        done = self._try(*arguments, given=given)
+        if done.returncode != 0:
+            said = done.stderr.strip().splitlines() or ["no message"]
+            raise click.ClickException(f"kubectl {arguments[0]} failed in context {self.context}: {said[-1]}")
+        return done.stdout
+
+    def _try(self, *arguments: str, given: str | None = None) -> subprocess.CompletedProcess[str]:
+        command = ["kubectl", "--context", self.context, *arguments]
+        return subprocess.run(command, input=given, capture_output=True, text=True, check=False)
+
+    def get(self, *what: str) -> Any:
+        """Get objects as JSON."""
+        return json.loads(self.kubectl("get", *what, "--output=json"))
+
+    @property
+    def looks_local(self) -> bool:
+        """Tell whether the cluster's address is on this machine, or in a network of its own on it."""
+        if self.context == "minikube":  # on a bridge of this machine
+            return True
+        view = json.loads(self.kubectl("config", "view", "--minify", "--output=json"))
+        host = urlsplit(view["clusters"][0]["cluster"]["server"]).hostname or ""
+        if host in ("localhost", "host.docker.internal", "kubernetes.docker.internal"):
+            return True
+        with contextlib.suppress(ValueError):
+            address = ip_address(host)
+            return address.is_loopback or address.is_unspecified
+        return False
+
+    @property
+    def is_ours(self) -> bool | None:
+        """Tell whether the namespace is the course's; None when there is none."""
+        found = self._try("get", "namespace", NAMESPACE, "--output=json", "--request-timeout=5s")
+        if found.returncode != 0:
+            return None
+        label, value = OURS.split("=")
+        return bool(json.loads(found.stdout)["metadata"].get("labels", {}).get(label) == value)
+
+    def check(self) -> None:
+        """Check that the cluster answers, lets us, and has no other Airflow. Raises ClickException."""
+        _require(check_cluster(self.context))
+        for what in RIGHTS:
+            if self._try("auth", "can-i", "create", what, "--namespace", NAMESPACE).returncode != 0:
+                raise click.ClickException(
+                    f"context {self.context} has no right to create {what}: ask for it, or take a cluster of your own"
+                )
+        if self.is_ours is False:
+            raise click.ClickException(
+                f"namespace {NAMESPACE} in context {self.context} is there and not the course's: take another cluster"
+            )
+
+    # --- up
+
+    def up(self, console: Console) -> None:
+        """Bring the images to the cluster, apply k8s/, and wait until all is ready. Raises ClickException."""
+        again = bool(self.is_ours)
+        if missing := missing_settings():
+            if again:
+                raise click.ClickException(
+                    f"{', '.join(missing)} missing in .env, but the data that its passwords open are on the cluster: "
+                    "put it back, or remove the data with `make k8s-down`"
+                )
+            write_env()
+            console.print("made .env, with passwords for this machine")
+        if images.missing():
+            console.print("building the images (once)")
+            images.build(console)
+        anew = self.load_images(console)
+        began = time.monotonic()
+        with console.status("applying k8s/"):
+            self.kubectl("apply", "--filename", str(REPO / "k8s" / "pipeline" / "namespace.yaml"))
+            # server-side, or kubectl would write each password into an annotation too
+            self.kubectl("apply", "--server-side", "--force-conflicts", "--filename", "-", given=json.dumps(_secrets()))
+            # a Job cannot be changed, only made anew
+            self.kubectl("--namespace", NAMESPACE, "delete", "job", "airflow-migrate", "--ignore-not-found")
+            for folder in ("pipeline", "airflow"):
+                self.kubectl("apply", "--filename", "-", given=self.manifests(folder))
+            if again and anew:  # the same names stand for other images now
+                self.kubectl("--namespace", NAMESPACE, "rollout", "restart", "deployment")
+        self._wait(console, began)
+
+    def manifests(self, folder: str) -> str:
+        """Build a folder of k8s/ with the names that the images have here, as YAML."""
+        built = self.kubectl("kustomize", str(REPO / "k8s" / folder))
+        return yaml.safe_dump_all(_renamed(one) for one in yaml.safe_load_all(built))
+
+    def load_images(self, console: Console) -> bool:
+        """Bring the images to where the cluster's nodes find them; tell whether any was not there yet."""
+        wanted = {name: images.inspect(name) for name in _built_here()}
+        ids = {name: str(found["Id"]) for name, found in wanted.items() if found}
+        # the cluster's own name, so that one which is made anew is not taken for the one before
+        uid = self.get("namespace", "kube-system")["metadata"]["uid"]
+        record = HOME / "clusters" / f"{uid}.json"
+        there = json.loads(record.read_text()) if record.exists() else {}
+        missing = [name for name, id_ in ids.items() if there.get(name) != id_]
+        if not missing:
+            return False
+        began = time.monotonic()
+        with console.status(f"bringing {len(missing)} images to the cluster"):
+            self._bring(missing)
+        record.parent.mkdir(parents=True, exist_ok=True)
+        record.write_text(json.dumps(ids))
+        console.print(f"  {time.monotonic() - began:5.0f} s  {len(missing)} images are there", highlight=False)
+        return True
+
+    def _bring(self, names: list[str]) -> None:
+        """Use the way in that the cluster has. Raises ClickException for one that is not known."""
+        kind = self.context.partition("-")
+        if registry := setting("REGISTRY"):
+            for name in names:
+                _run(["docker", "tag", name, f"{registry.rstrip('/')}/{name}"])
+                _run(["docker", "push", "--quiet", f"{registry.rstrip('/')}/{name}"])
+        elif load := setting("LOAD"):
+            with subprocess.Popen(["docker", "save", *names], stdout=subprocess.PIPE) as archive:  # noqa: S607
+                _run(shlex.split(load), stdin=archive.stdout)
+        elif kind[0] == "kind":
+            _run(["kind", "load", "docker-image", "--name", kind[2], *names])
+        elif kind[0] == "k3d":
+            _run(["k3d", "image", "import", "--cluster", kind[2], *names])
+        elif self.context == "minikube":
+            _run(["minikube", "image", "load", *names])
+        elif self.context not in ("docker-desktop", "orbstack", "rancher-desktop"):  # they share the engine's images
+            raise click.ClickException(
+                f"how do images get to context {self.context}? Set REGISTRY to a registry that its nodes pull from, "
+                "as in REGISTRY=registry.example.org/you, or LOAD to a command that takes `docker save` on stdin, "
+                "as in LOAD='sudo k3s ctr images import -'"
+            )
+
+    def _wait(self, console: Console, began: float) -> None:
+        """Wait until everything is ready, naming each. Raises ClickException that says what is not and why."""
+        shown: set[str] = set()
+        with console.status("waiting") as status:
+            while True:
+                items = self.get("--namespace", NAMESPACE, "deployments,statefulsets,jobs", "--selector", OURS)["items"]
+                ready = {one["metadata"]["name"] for one in items if _is_ready(one)}
+                for name in sorted(ready - shown):
+                    console.print(f"  {time.monotonic() - began:5.0f} s  {name}", highlight=False)
+                shown |= ready
+                waiting = sorted({one["metadata"]["name"] for one in items} - ready)
+                if not waiting:
+                    break
+                failed = [one["metadata"]["name"] for one in items if _has_failed(one)]
+                if failed or time.monotonic() - began > UP_SECONDS:
+                    raise click.ClickException(self._why_not((failed or waiting)[0]))
+                status.update(f"waiting for {', '.join(waiting)}")
+                time.sleep(0.5)
+        console.print(f"the cluster has it all, {len(shown)} services, in {time.monotonic() - began:.0f} s")
+
+    def _why_not(self, name: str) -> str:
+        """Say why something does not get ready: what its pods wait for, the last events, the end of a log."""
+        selector = f"app.kubernetes.io/name={name}"
+        pods = self.get("--namespace", NAMESPACE, "pods", "--selector", selector)["items"]
+        events = self.get("--namespace", NAMESPACE, "events", "--sort-by=.lastTimestamp")["items"]
+        about = [one["message"] for one in events if one["involvedObject"]["name"].startswith(name)][-3:]
+        log = self._try("--namespace", NAMESPACE, "logs", "--selector", selector, "--tail=10", "--all-containers")
+        phase = ", ".join(sorted({one["status"]["phase"] for one in pods})) or "no pod"
+        words = [f"{name} does not get ready ({phase})", *about, *log.stdout.splitlines()]
+        return "\n".join([*words, "`make k8s-down` removes what was applied"])
+
+    # --- in and out
+
+    @contextlib.contextmanager
+    def forwarded(self) -> Iterator[str]:
+        """Forward a free port of this machine to Airflow's; give the address."""
+        command = ["kubectl", "--context", self.context, "--namespace", NAMESPACE, "port-forward"]
+        (HOME / "logs").mkdir(parents=True, exist_ok=True)
+        with (
+            (HOME / "logs" / "port-forward.log").open("w+") as log,
+            child([*command, "service/airflow-api-server", ":8080"], os.environ, log, pipe_stdout=True) as process,
+        ):
+            assert process.stdout is not None  # noqa: S101 (for the type checker: it is piped)
+            found = re.search(r"127\.0\.0\.1:(\d+)", process.stdout.readline())
+            if not found:
+                process.wait()
+                log.seek(0)
+                raise click.ClickException(f"no way to Airflow in context {self.context}: {log.read().strip()}")
+            yield f"http://127.0.0.1:{found[1]}"
+
+    def down(self, console: Console) -> None:
+        """Remove the namespace with all that is in it, and the volumes that were made for it. Raises ClickException."""
+        _require(check_cluster(self.context))
+        if self.is_ours is None:
+            console.print(f"nothing of the course is in context {self.context}")
+            return
+        if not self.is_ours:
+            raise click.ClickException(f"namespace {NAMESPACE} in context {self.context} is not the course's: it stays")
+        with console.status(f"removing namespace {NAMESPACE}"):
+            self.kubectl("delete", "namespace", NAMESPACE, "--timeout=180s")
+            self.kubectl("delete", "persistentvolumes", "--selector", OURS)
+        console.print(f"namespace {NAMESPACE} is gone from context {self.context}")
+        if self.context == f"kind-{KIND}":
+            console.print(f"the cluster stays: `kind delete cluster --name {KIND}` removes it")
+
+    def print_way_in(self, console: Console) -> None:
+        """Print how to open the web page and how to log in. The password only where a person reads it."""
+        password = setting("AIRFLOW_PASSWORD") if console.is_terminal else "AIRFLOW_PASSWORD in .env"
+        forward = (
+            f"kubectl --context {self.context} --namespace {NAMESPACE} port-forward service/airflow-api-server 8080"
+        )
+        console.print(f"open   {forward}")
+        console.print(f"then   http://localhost:8080  login airflow, password {password}")
+        console.print("next: make dag-run DAG=03_kubernetes MONTH=2019-01")
+
+
+def current_context() -> str:
+    """Name kubectl's current context; "" when there is none, or no kubectl."""
+    found, name = ask("kubectl", "config", "current-context")
+    return name if found else ""
+
+
+def choose(console: Console, context: str | None) -> Cluster:
+    """Choose the context to work in: the given one, else kubectl's current one, if that looks local; where there is
+    none, make a kind cluster. Raises ClickException, before anything is changed on a cluster."""
+    _require(check_kubectl())
+    known = subprocess.run(
+        ["kubectl", "config", "get-contexts", "--output=name"],  # noqa: S607
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stdout.split()
+    if context:
+        if context not in known:
+            raise click.ClickException(f"no context {context}; kubectl knows {', '.join(known) or 'none'}")
+        return Cluster(context)
+    current = current_context()
+    if not current:
+        return _kind_cluster(console, known)
+    cluster = Cluster(current)
+    if not cluster.looks_local:
+        raise click.ClickException(
+            f"context {current} does not look like a cluster on this machine: CONTEXT={current} says that you mean it"
+        )
+    return cluster
+
+
+def _kind_cluster(console: Console, known: list[str]) -> Cluster:
+    if not shutil.which("kind"):
+        hint = f"choose one of {', '.join(known)} with CONTEXT=, or " if known else ""
+        raise click.ClickException(
+            f"no cluster: {hint}install kind, minikube or k3d, or turn Kubernetes on in Docker Desktop"
+        )
+    _require(check_engine())
+    with console.status(f"making a kind cluster {KIND}"):
+        _run(["kind", "create", "cluster", "--name", KIND, "--wait", "120s"])
+    return Cluster(f"kind-{KIND}")
+
+
+def _require(finding: Finding) -> None:
+    if finding.fix:
+        raise click.ClickException(str(finding))
+
+
+def _run(command: list[str], stdin: Any = None) -> None:
+    """Run a command to its end. Raises ClickException with its last line."""
+    try:
+        done = subprocess.run(command, stdin=stdin, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        raise click.ClickException(f"no {command[0]} command, which this cluster needs: install it") from None
+    if done.returncode != 0:
+        said = done.stderr.strip().splitlines() or ["no message"]
+        raise click.ClickException(f"{shlex.join(command[:3])} failed: {said[-1]}")
+
+
+def _built_here() -> list[str]:
+    """List the images that the cluster cannot pull: those of the course, and service images made by offline-images."""
+    services = [setting(name) for name in SERVICES.values()]
+    return [f"course/{name}:{images.VERSION}" for name in LOADED] + [
+        one for one in services if one.startswith("course/")
+    ]
+
+
+def _renamed(resource: dict[str, Any]) -> dict[str, Any]:
+    """Give a resource the names that the images have here."""
+    registry = f"{setting('REGISTRY').rstrip('/')}/" if setting("REGISTRY") else ""
+    template = resource.get("spec", {}).get("template", {}).get("spec", {})
+    for container in template.get("initContainers", []) + template.get("containers", []):
+        name = container["image"].partition(":")[0]
+        container["image"] = setting(SERVICES.get(name, "")) or container["image"]
+        if container["image"].startswith("course/"):
+            container["image"] = registry + container["image"]
+    if resource["kind"] == "ConfigMap" and resource["metadata"]["name"] == "airflow-settings":
+        repository = "AIRFLOW__KUBERNETES_EXECUTOR__WORKER_CONTAINER_REPOSITORY"
+        resource["data"] |= {repository: registry + resource["data"][repository], "COURSE_REGISTRY": registry}
+    return resource
+
+
+def _secrets() -> dict[str, Any]:
+    """Make the Secrets of k8s/README.md from .env."""
+    postgres, mysql = setting("POSTGRES_PASSWORD"), setting("MYSQL_PASSWORD")
+    secrets = {
+        "movielens-login": {"password": setting("MOVIELENS_PASSWORD")},
+        "mysql": {"password": mysql},
+        "database-login": {"url": f"mysql://course:{mysql}@mysql/movies"},
+        "postgres": {"password": postgres},
+        "airflow-admin": {"password": setting("AIRFLOW_PASSWORD")},
+        "airflow": {
+            "database-url": f"postgresql+psycopg2://airflow:{postgres}@postgres/airflow",
+            "fernet-key": setting("FERNET_KEY"),
+            "api-secret-key": setting("API_SECRET_KEY"),
+            "jwt-secret": setting("JWT_SECRET"),
+        },
+    }
+    label, value = OURS.split("=")
+    return {
+        "apiVersion": "v1",
+        "kind": "List",
+        "items": [
+            {
+                "apiVersion": "v1",
+                "kind": "Secret",
+                "metadata": {"name": name, "namespace": NAMESPACE, "labels": {label: value}},
+                "stringData": content,
+            }
+            for name, content in secrets.items()
+        ],
+    }
+
+
+def _is_ready(one: dict[str, Any]) -> bool:
+    """Tell whether a Deployment or StatefulSet runs what was applied last, or a Job is done."""
+    status, wanted = one.get("status", {}), one["spec"].get("replicas", 1)
+    if one["kind"] == "Job":
+        return bool(status.get("succeeded"))
+    seen = status.get("observedGeneration") == one["metadata"]["generation"]
+    return bool(seen and status.get("readyReplicas", 0) == status.get("updatedReplicas", 0) == wanted)
+
+
+def _has_failed(one: dict[str, Any]) -> bool:
+    """Tell whether a Job has given up."""
+    return any(
+        each["type"] == "Failed" for each in one.get("status", {}).get("conditions") or [] if one["kind"] == "Job"
+    )
