@@ -551,8 +551,8 @@ def test_the_read_write_many_variant_only_changes_the_claims_that_pods_share() -
 ANY: Manifest = {}  # whatever is below
 SERVICE = {"labels": ANY, "serviceAccount": {"automountServiceAccountToken": ANY}, "resources": ANY}
 GROOMED = SERVICE | {"logGroomerSidecar": {"enabled": ANY}}
-# What the chart (1.22) knows, of what helm-values.yaml uses: read in chart/values.schema.json of apache/airflow, which is
-# no part of the course; `workers.kubernetes` is newer than the schema at hand and from the release notes of 1.20 and 1.21.
+# What the chart (1.22) knows, of what helm-values.yaml uses. Read in chart/values.schema.json of apache/airflow, which
+# is no part of the course. `workers.kubernetes` is newer than that schema: from the release notes of 1.20 and 1.21.
 CHART: Manifest = {
     "executor": ANY,
     "airflowVersion": ANY,
