@@ -217,7 +217,7 @@ def k8s_up(context: str | None) -> None:
     from course import cluster
 
     console = Console(soft_wrap=True)
-    chosen = cluster.choose(console, context)
+    chosen = cluster.choose(context, lambda: cluster.make_kind_cluster(console))
     chosen.check()
     console.print(f"context {chosen.context}", highlight=False)
     chosen.up(console)
@@ -231,7 +231,7 @@ def k8s_down(context: str | None) -> None:
     from course import cluster
 
     console = Console(soft_wrap=True)
-    cluster.choose(console, context).down(console)
+    cluster.choose(context).down(console)
 
 
 @course.command("dag-run")

@@ -8,7 +8,7 @@ import shlex
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
@@ -251,23 +251,31 @@ def current_context() -> str:
     return name if found else ""
 
 
-def choose(console: Console, context: str | None) -> Cluster:
-    """Choose the context to work in: the given one, else kubectl's current one, if that looks local; where there is
-    none, make a kind cluster. Raises ClickException, before anything is changed on a cluster."""
+def choose(context: str | None, make: Callable[[], str] | None = None) -> Cluster:
+    """Choose the context to work in: the given one, else kubectl's current one, if that looks local.
+
+    Where there is no current one, `make` makes a cluster and names its context. Raises ClickException.
+    """
     _require(check_kubectl())
-    known = subprocess.run(
+    listed = subprocess.run(
         ["kubectl", "config", "get-contexts", "--output=name"],  # noqa: S607
         capture_output=True,
         text=True,
         check=False,
-    ).stdout.split()
+    )
+    known = listed.stdout.split()
     if context:
         if context not in known:
             raise click.ClickException(f"no context {context}; kubectl knows {', '.join(known) or 'none'}")
         return Cluster(context)
     current = current_context()
     if not current:
-        return _kind_cluster(console, known)
+        if make and shutil.which("kind"):
+            return Cluster(make())
+        hint = f"choose one of {', '.join(known)} with CONTEXT=, or " if known else ""
+        raise click.ClickException(
+            f"no cluster: {hint}install kind, minikube or k3d, or turn Kubernetes on in Docker Desktop"
+        )
     cluster = Cluster(current)
     if not cluster.looks_local:
         raise click.ClickException(
@@ -276,16 +284,12 @@ def choose(console: Console, context: str | None) -> Cluster:
     return cluster
 
 
-def _kind_cluster(console: Console, known: list[str]) -> Cluster:
-    if not shutil.which("kind"):
-        hint = f"choose one of {', '.join(known)} with CONTEXT=, or " if known else ""
-        raise click.ClickException(
-            f"no cluster: {hint}install kind, minikube or k3d, or turn Kubernetes on in Docker Desktop"
-        )
+def make_kind_cluster(console: Console) -> str:
+    """Make a cluster of one node with kind; return its context. Raises ClickException."""
     _require(check_engine())
     with console.status(f"making a kind cluster {KIND}"):
         _run(["kind", "create", "cluster", "--name", KIND, "--wait", "120s"])
-    return Cluster(f"kind-{KIND}")
+    return f"kind-{KIND}"
 
 
 def _require(finding: Finding) -> None:
