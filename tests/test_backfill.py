@@ -1,49 +1,25 @@
 """Scheduled runs: a real scheduler, DAG processor and API server work off a backfill of three months."""
 
-import os
-import socket
 import sqlite3
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from airflow_servers import airflow, airflow_servers
 from drive import Place, ratings_of, rows_of
 
 from course.embedded import Api, airflow_environment
 from course.places import AIRFLOW_HOME
-from course.processes import child
-
-AIRFLOW = Path(sys.executable).with_name("airflow")
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]
 
 
 @pytest.fixture
-def airflow(airflow_database: None, api: Api, place: Place, tmp_path: Path) -> Iterator[dict[str, str]]:
-    """Airflow's servers, on the database that the tests share; yields their environment."""
-    port = free_port()
-    env = airflow_environment(api, place.database, place.results) | {
-        "AIRFLOW__API__PORT": str(port),
-        "AIRFLOW__API__HOST": "127.0.0.1",
-        "AIRFLOW__API__WORKERS": "1",
-        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{port}/execution/",
-        "AIRFLOW__CORE__PARALLELISM": "2",
-        "AIRFLOW__API_AUTH__JWT_SECRET": os.urandom(64).hex(),
-    }
-    with ExitStack() as stack:
-        for server in ("api-server", "dag-processor", "scheduler"):
-            log = stack.enter_context((tmp_path / f"{server}.log").open("w"))
-            stack.enter_context(child([AIRFLOW, server], env, log))
+def env(airflow_database: None, api: Api, place: Place, tmp_path: Path) -> Iterator[dict[str, str]]:
+    """The environment of Airflow's servers, which are up."""
+    settings = airflow_environment(api, place.database, place.results) | {"AIRFLOW__CORE__PARALLELISM": "2"}
+    with airflow_servers(settings, tmp_path) as env:
         yield env
-        for log_file in tmp_path.glob("*.log"):
-            print(f"== {log_file.name}\n{log_file.read_text()[-3000:]}")  # shown when the test fails
 
 
 def run_states() -> dict[str, str]:
@@ -53,15 +29,14 @@ def run_states() -> dict[str, str]:
         return dict(database.execute(query).fetchall())
 
 
-def test_a_backfill_stores_each_of_its_months(api: Api, airflow: dict[str, str], place: Place) -> None:
-    create = [AIRFLOW, "backfill", "create", "--dag-id", "01_mixed_operators"]
+def test_a_backfill_stores_each_of_its_months(api: Api, env: dict[str, str], place: Place) -> None:
+    create = ["backfill", "create", "--dag-id", "01_mixed_operators"]
     create += ["--from-date", "2019-01-01", "--to-date", "2019-03-01"]
-    unpause = [AIRFLOW, "dags", "unpause", "--yes", "01_mixed_operators"]
     give_up = time.monotonic() + 150
     # until the DAG processor has seen the DAG, there is nothing to fill
-    while (done := subprocess.run(create, env=airflow, capture_output=True, text=True, check=False)).returncode:
+    while (done := airflow(env, *create)).returncode:
         assert time.monotonic() < give_up, done.stderr
-    subprocess.run(unpause, env=airflow, capture_output=True, check=True)
+    assert airflow(env, "dags", "unpause", "--yes", "01_mixed_operators").returncode == 0
 
     starts = ["2019-01-01", "2019-02-01", "2019-03-01"]
     while run_states() != dict.fromkeys(starts, "success"):

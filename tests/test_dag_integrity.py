@@ -12,6 +12,7 @@ from course.places import DAGS
 PIPELINES = ["01_mixed_operators", "02_docker"]
 REGISTRY = "04_registry"
 TOUR = "05_docker_operator_tour"
+ALL_MONTHS = "07_all_months"
 
 # Parses the folder as Airflow does, in a new process, and tells what that did.
 PARSE = """
@@ -53,7 +54,7 @@ def parsed(airflow_database: None) -> dict:
 def test_every_dag_imports_with_nothing_configured_and_without_work(parsed: dict) -> None:
     assert not [name for name in os.environ if name.startswith(("AIRFLOW_CONN_", "AIRFLOW_VAR_"))]
     assert parsed["errors"] == {}
-    assert sorted(parsed["dags"]) == [*PIPELINES, REGISTRY, TOUR]
+    assert sorted(parsed["dags"]) == [*PIPELINES, REGISTRY, TOUR, ALL_MONTHS]
 
 
 def test_parsing_does_not_load_what_only_tasks_need(parsed: dict) -> None:
@@ -79,6 +80,16 @@ def test_the_dag_of_the_registry_is_daily_and_resolves_before_it_runs(parsed: di
     assert all(retries >= 1 for retries in dag["retries"])
     assert dag["params"] == ["month", "tag", "pin", "digests"]
     assert dag["order"] == ["resolve_images", "fetch_ratings", "rank_movies", "store_rankings", "record_images"]
+
+
+def test_the_dag_of_the_year_is_yearly_and_ranks_after_its_months(parsed: dict) -> None:
+    dag = parsed["dags"][ALL_MONTHS]
+    assert dag["timetable"] == "CronDataIntervalTimetable"
+    assert dag["catchup"] is False
+    assert all(retries >= 1 for retries in dag["retries"])
+    assert dag["params"] == ["year"]
+    assert dag["owners"] == ["course"]
+    assert dag["order"] == ["month.fetch_ratings", "month.sum_ratings", "rank_sums", "store_rankings"]
 
 
 def test_the_tour_runs_only_by_hand(parsed: dict) -> None:
