@@ -11,7 +11,7 @@ from course.places import DAGS
 
 PIPELINES = ["01_mixed_operators", "02_docker"]
 REGISTRY = "04_registry"
-TOUR = "05_docker_operator_tour"
+TOURS = {"05_docker_operator_tour": "docker", "06_kubernetes_client": "kubernetes"}
 ALL_MONTHS = "07_all_months"
 
 # Parses the folder as Airflow does, in a new process, and tells what that did.
@@ -54,7 +54,7 @@ def parsed(airflow_database: None) -> dict:
 def test_every_dag_imports_with_nothing_configured_and_without_work(parsed: dict) -> None:
     assert not [name for name in os.environ if name.startswith(("AIRFLOW_CONN_", "AIRFLOW_VAR_"))]
     assert parsed["errors"] == {}
-    assert sorted(parsed["dags"]) == [*PIPELINES, REGISTRY, TOUR, ALL_MONTHS]
+    assert sorted(parsed["dags"]) == [*PIPELINES, REGISTRY, *TOURS, ALL_MONTHS]
 
 
 def test_parsing_does_not_load_what_only_tasks_need(parsed: dict) -> None:
@@ -92,8 +92,9 @@ def test_the_dag_of_the_year_is_yearly_and_ranks_after_its_months(parsed: dict) 
     assert dag["order"] == ["month.fetch_ratings", "month.sum_ratings", "rank_sums", "store_rankings"]
 
 
-def test_the_tour_runs_only_by_hand(parsed: dict) -> None:
-    dag = parsed["dags"][TOUR]
+@pytest.mark.parametrize("dag_id", TOURS)
+def test_a_tour_runs_only_by_hand(parsed: dict, dag_id: str) -> None:
+    dag = parsed["dags"][dag_id]
     assert dag["timetable"] == "NullTimetable"
     assert dag["owners"] == ["course"]
-    assert dag["tags"] == ["docker", "tour"]
+    assert dag["tags"] == [TOURS[dag_id], "tour"]
