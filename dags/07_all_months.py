@@ -22,6 +22,8 @@ from movie_ratings import FETCH, FIRST_MONTH, RANKINGS, RATINGS_CSV, STACK, STAR
 # Variable: each parsing would ask Airflow's database for it.
 ENGINE = os.environ.get("COURSE_ENGINE", "docker")
 AT_ONCE = int(os.environ.get("COURSE_MAX_ACTIVE", "4"))  # four pods, each with its worker's, fit into the quota
+if AT_ONCE < 1:
+    raise ValueError(f"COURSE_MAX_ACTIVE must be at least 1, not {AT_ONCE}: no task would ever start")
 
 
 @pass_context
@@ -53,12 +55,7 @@ if ENGINE == "docker":
     from task_container import TaskContainer
 
     API = "http://movielens-api:5000"
-    SETTINGS = {
-        "mount_tmp_dir": False,
-        "auto_remove": "force",
-        "mem_limit": "512m",
-        "cpus": 0.5,
-    }
+    SETTINGS = {"mount_tmp_dir": False, "auto_remove": "force", "mem_limit": "512m", "cpus": 0.5}
 
     def step(task_id, name, arguments, entrypoint=None, login=None, environment=None, **settings):
         mounts = [Mount("/data", f"{STACK}-data", type="volume")]

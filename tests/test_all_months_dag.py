@@ -301,8 +301,15 @@ print(json.dumps({{
     assert not set(without) & set(parsed["modules"])
 
 
-def test_an_engine_that_there_is_not_is_an_import_error_that_names_those_that_there_are() -> None:
-    env = os.environ | {"PYTHONPATH": str(DAGS), "COURSE_ENGINE": "podman"}
+@pytest.mark.parametrize(
+    ("setting", "value", "message"),
+    [
+        ("COURSE_ENGINE", "podman", "COURSE_ENGINE must be docker or kubernetes, not 'podman'"),
+        ("COURSE_MAX_ACTIVE", "0", "COURSE_MAX_ACTIVE must be at least 1, not 0"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_an_import_error_that_says_what_can(setting: str, value: str, message: str) -> None:
+    env = os.environ | {"PYTHONPATH": str(DAGS), setting: value}
     done = subprocess.run(
         [sys.executable, "-c", f"import importlib; importlib.import_module('{DAG}')"],
         env=env,
@@ -310,7 +317,7 @@ def test_an_engine_that_there_is_not_is_an_import_error_that_names_those_that_th
         text=True,
         check=False,
     )
-    assert "COURSE_ENGINE must be docker or kubernetes, not 'podman'" in done.stderr
+    assert message in done.stderr
 
 
 def test_a_manual_run_without_a_year_fails_and_says_what_to_give(
