@@ -20,7 +20,7 @@ from cluster import Cluster, Watch, wait_until
 from drive import load_dag
 from engine import TASK_UID, image
 from killing import WAITING, when
-from kubernetes.client import ApiException
+from kubernetes.client import ApiException, V1Pod
 
 from course.places import AIRFLOW_HOME, REPO
 
@@ -66,7 +66,12 @@ def kubeconfig_of_a_worker(cluster: Cluster) -> str:
 def _no_pod_is_left(cluster: Cluster) -> Iterator[None]:
     """Holds after success and failure alike; that the last ones are gone for good, `cluster` waits for."""
     yield
-    assert [pod.metadata.name for pod in cluster.task_pods() if not pod.metadata.deletion_timestamp] == []
+    assert [pod.metadata.name for pod in living_pods(cluster)] == []
+
+
+def living_pods(cluster: Cluster) -> list[V1Pod]:
+    """List the pods that nobody deleted."""
+    return [pod for pod in cluster.task_pods() if not pod.metadata.deletion_timestamp]
 
 
 class Tour:
@@ -201,7 +206,7 @@ def test_a_pod_that_somebody_deletes_fails_the_run(cluster: Cluster) -> None:
     def delete() -> None:
         cluster.kubectl("delete", "pod", "--selector=course/made-by=client", "--now", "--wait=false")
 
-    with when(lambda: cluster.prints("ready"), delete):
+    with when(lambda: "Running" in [pod.status.phase for pod in living_pods(cluster)], delete):
         tour = Tour(cluster, client_of(["python3", "-c", WAITING]))
     assert (tour.state, tour.states["client.watch_pod"]) == ("failed", "failed")
     assert "AirflowException: somebody deleted pod client-" in tour.log
@@ -292,9 +297,8 @@ def test_pod_override_makes_the_pod_of_a_worker_larger(cluster: Cluster) -> None
     task = load_dag(DAG_ID).get_task("large_worker")
     override = BaseSerialization.deserialize(BaseSerialization.serialize(task.executor_config["pod_override"]))
     code = f"{task.get_python_source()}\nimport json; print(json.dumps(large_worker()))"
-    pods = {}
-    for name, given in (("any", None), ("large", override)):
-        pods[name] = PodGenerator.construct_pod(
+    pods = {
+        name: PodGenerator.construct_pod(
             dag_id=DAG_ID,
             task_id="large_worker",
             pod_id=f"worker-{name}",
@@ -308,17 +312,16 @@ def test_pod_override_makes_the_pod_of_a_worker_larger(cluster: Cluster) -> None
             scheduler_job_id="1",
             run_id="a-run",
         )
-        cluster.core.create_namespaced_pod(cluster.namespace, pods[name])
-    said = {}
-    for name, pod in pods.items():
-        try:
-            wait_until(lambda pod=pod: cluster.prints("bytes", pod.metadata.name), "a worker that tells its size", 30)
-            said[name] = json.loads(cluster.kubectl("logs", pod.metadata.name))
-        except BaseException:
-            print(cluster.kubectl("describe", "pod", pod.metadata.name))  # pytest shows it
-            raise
-        finally:
-            cluster.kubectl("delete", "pod", pod.metadata.name, "--now", "--wait=false")
+        for name, given in (("any", None), ("large", override))
+    }
+    try:
+        for pod in pods.values():
+            cluster.core.create_namespaced_pod(cluster.namespace, pod)
+        wait_until(lambda: [pod.status.phase for pod in living_pods(cluster)] == ["Succeeded"] * 2, "two workers")
+        said = {name: json.loads(cluster.kubectl("logs", pod.metadata.name)) for name, pod in pods.items()}
+    finally:
+        print(cluster.kubectl("describe", "pods"))  # pytest shows it
+        cluster.kubectl("delete", "pods", "--selector=kubernetes_executor", "--now", "--wait=false")
     assert said == {
         "any": {"size": "as any", "bytes": str(512 * MiB)},
         "large": {"size": "large", "bytes": str(768 * MiB)},
