@@ -9,7 +9,7 @@ import pytest
 
 from course.places import DAGS
 
-PIPELINES = ["01_mixed_operators", "02_docker"]
+PIPELINES = ["01_mixed_operators", "02_docker", "03_kubernetes"]
 REGISTRY = "04_registry"
 TOURS = {"05_docker_operator_tour": "docker", "06_kubernetes_client": "kubernetes"}
 ALL_MONTHS = "07_all_months"
@@ -69,7 +69,7 @@ def test_each_version_has_owner_tags_retries_and_a_real_interval(parsed: dict, d
     assert all(retries >= 1 for retries in dag["retries"])
     assert dag["timetable"] == "CronDataIntervalTimetable"
     assert dag["catchup"] is False
-    assert dag["params"] == ["month"]
+    assert dag["params"] == (["month", "deferrable"] if dag_id == "03_kubernetes" else ["month"])
     assert dag["order"] == ["fetch_ratings", "rank_movies", "store_rankings"]
 
 
