@@ -234,7 +234,7 @@ READ_AND_MAKE_PODS = {
 }
 RIGHTS = {
     "airflow-scheduler": {("pods", verb) for verb in ("create", "delete", "list", "patch", "watch")},
-    "airflow-worker": READ_AND_MAKE_PODS,
+    "airflow-worker": READ_AND_MAKE_PODS | {("pods", "watch")},
     "airflow-triggerer": READ_AND_MAKE_PODS,
 }
 
