@@ -8,19 +8,12 @@ ci=$(cd "$(dirname "$0")" && pwd)
 pidfile=/run/course-dockerd.pid # not dockerd's own, so that down cannot meet an engine that someone else started
 log=/var/log/course-dockerd.log
 
-# Debian 12 has neither plugin, but those of Debian 13 run there: fetched with an apt configuration of their own, and put where
-# the client looks whatever HOME is.
+# Debian 12 has neither plugin, but those of Debian 13 run there, put where the client looks whatever HOME is.
 install_plugins_of_debian_13() (
   work=$(mktemp -d)
   trap 'rm -rf "$work"' EXIT
-  mkdir -p "$work"/{lists,archives}/partial
-  "$ci/debian-sources.sh" trixie > "$work/sources.list"
-  apt=(apt-get -qq -o Dir::Etc::SourceList="$work/sources.list" -o Dir::Etc::SourceParts=- -o Dir::State::Lists="$work/lists"
-    -o Dir::Cache="$work" -o APT::Sandbox::User=root)
-  "${apt[@]}" update
-  (cd "$work" && "${apt[@]}" download docker-compose docker-buildx)
-  for package in "$work"/*.deb; do dpkg-deb --extract "$package" "$work/root"; done
-  install -D --mode 755 --target-directory /usr/local/lib/docker/cli-plugins "$work"/root/usr/libexec/docker/cli-plugins/*
+  "$ci/extract-packages.sh" trixie "$work" docker-compose docker-buildx
+  install -D --mode 755 --target-directory /usr/local/lib/docker/cli-plugins "$work"/usr/libexec/docker/cli-plugins/*
 )
 
 start_engine() {

@@ -178,6 +178,14 @@ dns_answers() {
   [ "$(timeout 2 head --bytes 4 <&3 | od --address-radix n --format u1 | awk '{ print $4 % 16 }')" = 0 ]
 }
 
+# The kubectl of Debian 13, as a learner would have it: the one of 1.20 builds none of the overlays in k8s/.
+install_kubectl() (
+  work=$(mktemp -d)
+  trap 'rm -rf "$work"' EXIT
+  "$ci/extract-packages.sh" trixie "$work" kubectl
+  install --mode 755 "$work/usr/bin/kubectl" /usr/local/bin/kubectl
+)
+
 # --- commands
 
 build() { "$ci/kubernetes/build.sh" "$bin"; }
@@ -187,7 +195,7 @@ up() {
   "$ci/apt-install.sh" busybox-static conntrack containerd containernetworking-plugins etcd-server iproute2 iptables openssl procps \
     python3 runc
   build
-  type -P kubectl > /dev/null || ln -sf "$bin/kubectl" /usr/local/bin/kubectl
+  type -P kubectl > /dev/null || install_kubectl
   if ! running containerd; then # the cluster is down, or was killed
     down
     local folder
