@@ -30,7 +30,7 @@ KIND = "course"  # the name of the kind cluster that is made where there is none
 LOADED = ["movielens-fetch", "movielens-rank", "movielens-store", "movielens-api", "airflow-kubernetes"]
 # the names in the manifests, and the settings that may name another image
 SERVICES = {"mysql": "MYSQL_IMAGE", "postgres": "POSTGRES_IMAGE"}
-# what has to be there before `up` is done, in the order in which a run meets it
+# what `up` makes, as far as not everybody with a cluster may make it
 RIGHTS = ("namespaces", "secrets", "deployments.apps", "statefulsets.apps", "roles.rbac.authorization.k8s.io")
 
 

@@ -27,7 +27,8 @@ os.environ |= {
 from drive import Place  # noqa: E402 (see above)
 
 from course import embedded, images  # noqa: E402
-from course.doctor import check_cluster, check_context, check_engine, check_kubectl  # noqa: E402
+from course.cluster import choose  # noqa: E402
+from course.doctor import check_cluster, check_engine  # noqa: E402
 
 REQUIRED = os.environ.get("REQUIRE", "").split(",")
 
@@ -59,10 +60,19 @@ def why_no_docker() -> str:
 
 @cache
 def why_no_kubernetes() -> str:
-    """Say why no pods can be run here; nothing when they can."""
-    for check in (check_kubectl, check_context, check_cluster):
-        if (finding := check()).fix:
+    """Say why no pods can be run here; nothing when they can. Brings the images to the nodes.
+
+    A cluster that does not look like one on this machine is left alone, whatever context is the current one.
+    """
+    try:
+        cluster = choose(None)
+        if (finding := check_cluster()).fix:
             return str(finding)
+        if why_not := why_no_docker():
+            return f"{why_not} (it builds the images of the pods)"
+        cluster.load_images(Console(quiet=True))
+    except click.ClickException as error:
+        return error.message
     return ""
 
 

@@ -1,0 +1,395 @@
+"""make k8s-up: Airflow on a cluster, its runs over REST, its rights, its secrets, what it survives; and make k8s-down.
+
+The tests run in this order, in the namespace `airflow` of the cluster of kubectl's current context.
+"""
+
+import base64
+import json
+import os
+import re
+import secrets
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from cluster import Cluster
+from drive import ratings_of, rows_of
+
+from course.cluster import NAMESPACE, choose
+from course.embedded import Api
+from course.rest import ENDED, Airflow
+from course.settings import MAKERS, setting
+
+pytestmark = pytest.mark.kubernetes
+
+COURSE = Path(sys.executable).with_name("course")
+DAG = "03_kubernetes"
+TASKS = ("fetch_ratings", "rank_movies", "store_rankings")
+MONTHS = ("2019-01", "2019-02", "2019-03")
+SECRETS = [name for name in MAKERS if not name.endswith(("_UID", "_GID"))]
+SLOW_API = ("API_FAULT_RATE=1", "API_FAULT_KINDS=slow", "API_FAULT_DELAY=4")
+TASK_POD = "kubernetes_pod_operator=True"
+# what each ServiceAccount may do, beyond what every account of the cluster may ask about itself
+RIGHTS = {
+    "airflow-scheduler": {"pods": {"create", "delete", "list", "patch", "watch"}},
+    "airflow-worker": {
+        "pods": {"create", "delete", "get", "list", "patch", "watch"},
+        "pods/log": {"get"},
+        "events": {"list"},
+    },
+    "airflow-triggerer": {
+        "pods": {"create", "delete", "get", "list", "patch"},
+        "pods/log": {"get"},
+        "events": {"list"},
+    },
+    "airflow-api-server": {},
+    "airflow-dag-processor": {},
+    "airflow-migrate": {},
+    "task": {},
+    "movielens-api": {},
+    "mysql": {},
+    "postgres": {},
+    "default": {},
+}
+
+
+class Run(NamedTuple):
+    """One run of DAG 03."""
+
+    month: str
+    path: str  # under /api/v2
+
+
+def course(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run a command of the course."""
+    return subprocess.run([COURSE, *arguments], env=os.environ | env, capture_output=True, text=True, check=False)
+
+
+def assert_one_line(done: subprocess.CompletedProcess[str], *words: str) -> None:
+    """Check that a command refused with one line that has these words."""
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert re.fullmatch(r"Error: .*\n", done.stderr), done.stderr
+    for word in words:
+        assert word in done.stderr
+
+
+def wait_until(condition: Callable[[], object], seconds: float = 180) -> None:
+    """Wait for a condition; fail when it does not come true in time."""
+    give_up = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < give_up, "waited too long"
+        time.sleep(0.2)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    """The cluster, without the course on it; at the end too."""
+    if choose(None).is_ours is not None:
+        pytest.skip(f"namespace {NAMESPACE} is there already: make k8s-down")
+    yield Cluster(NAMESPACE)
+    if choose(None).is_ours:
+        assert course("k8s-down").returncode == 0
+
+
+# --- before anything is applied
+
+
+def test_a_namespace_of_somebody_else_is_left_alone(cluster: Cluster) -> None:
+    cluster.kubectl("create", "namespace", NAMESPACE)
+    try:
+        assert_one_line(course("k8s-up"), f"namespace {NAMESPACE}", "not the course's")
+        assert_one_line(course("k8s-down"), f"namespace {NAMESPACE}", "not the course's")
+    finally:
+        cluster.kubectl("delete", "namespace", NAMESPACE)
+
+
+def test_without_the_rights_it_says_so_before_anything_is_applied(cluster: Cluster, tmp_path: Path) -> None:
+    view = json.loads(cluster.kubectl("config", "view", "--raw", "--minify", "--flatten", "--output=json"))
+    name = cluster.kubectl(
+        "get", "serviceaccount", "default", "--namespace=default", "--output=jsonpath={.secrets[0].name}"
+    )
+    if not name:
+        pytest.skip("this cluster makes no token for a ServiceAccount by itself")
+    token = cluster.core.read_namespaced_secret(name, "default").data["token"]
+    view["users"][0]["user"] = {"token": base64.b64decode(token).decode()}
+    kubeconfig = tmp_path / "config"
+    kubeconfig.write_text(json.dumps(view))
+    assert_one_line(course("k8s-up", KUBECONFIG=str(kubeconfig)), "no right to create namespaces")
+    assert choose(None).is_ours is None
+
+
+def test_without_a_way_in_for_images_it_names_the_ways(cluster: Cluster, tmp_path: Path) -> None:
+    if cluster.context != "course-ci":
+        pytest.skip("this cluster has a way in of its own")
+    # a home of its own: in that of the tests stands that the images are there
+    assert_one_line(course("k8s-up", LOAD="", COURSE_HOME=str(tmp_path)), "REGISTRY=", "LOAD=")
+    assert choose(None).is_ours is None
+
+
+# --- up
+
+
+@pytest.fixture(scope="module")
+def said(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[str]:
+    """What `course k8s-up` said when all was ready."""
+    failed_before = request.session.testsfailed
+    done = course("k8s-up")
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    yield done.stdout
+    if request.session.testsfailed > failed_before:
+        print(cluster.kubectl("get", "pods"), cluster.kubectl("get", "events", "--sort-by=.lastTimestamp"))
+        for name in ("airflow-scheduler", "airflow-api-server"):
+            print(cluster.kubectl("logs", f"deployment/{name}", "--tail=30"))
+
+
+@pytest.fixture(scope="module")
+def airflow(said: str, cluster: Cluster) -> Iterator[Airflow]:
+    """The REST API of the Airflow on the cluster."""
+    with cluster.forwarded("airflow-api-server", 8080) as port:
+        yield Airflow(f"http://127.0.0.1:{port}", "airflow", setting("AIRFLOW_PASSWORD"))
+
+
+@pytest.fixture(scope="module")
+def api(said: str, cluster: Cluster) -> Iterator[Api]:
+    """The MovieLens API of the cluster."""
+    with cluster.forwarded("movielens-api", 80) as port:
+        yield Api("127.0.0.1", port, "course", setting("MOVIELENS_PASSWORD"))
+
+
+def start(airflow: Airflow, month: str, **params: object) -> Run:
+    return Run(month, f"/dags/{DAG}/dagRuns/{airflow.trigger(DAG, {'month': month} | params)}")
+
+
+def state_of(airflow: Airflow, run: Run) -> str:
+    return str(airflow.patient_get(run.path)["state"])
+
+
+def tries_of(airflow: Airflow, run: Run) -> dict[str, int]:
+    tasks = airflow.patient_get(f"{run.path}/taskInstances")["task_instances"]
+    return {task["task_id"]: task["try_number"] for task in tasks}
+
+
+def assert_success(airflow: Airflow, *runs: Run) -> None:
+    wait_until(lambda: all(state_of(airflow, run) in ENDED for run in runs), 300)
+    assert {run.month: state_of(airflow, run) for run in runs} == {run.month: "success" for run in runs}
+
+
+def stored(cluster: Cluster, month: str) -> list[tuple]:
+    """Read a month's rows from the database, in the order of their key."""
+    columns = "pipeline, interval_start, position, movie_id, avg_rating, num_ratings"
+    query = f"SELECT {columns} FROM movie_rankings WHERE interval_start = '{month}-01' ORDER BY 1, 2, 3"  # noqa: S608
+    client = f'MYSQL_PWD="$MYSQL_PASSWORD" mysql --batch --skip-column-names -u "$MYSQL_USER" movies -e "{query}"'
+    rows = (line.split("\t") for line in cluster.kubectl("exec", "mysql-0", "--", "sh", "-c", client).splitlines())
+    return [
+        (pipeline, start, int(position), int(movie), round(float(score), 9), int(count))
+        for pipeline, start, position, movie, score, count in rows
+    ]
+
+
+def expected(api: Api, month: str) -> list[tuple]:
+    """Work out in plain Python the rows that a month has, the same for every version of the pipeline."""
+    year, number = map(int, month.split("-"))
+    first, after = f"{month}-01", f"{year + number // 12}-{number % 12 + 1:02}-01"
+    rows = rows_of(ratings_of(api, first, after, page=10_000), first, DAG)
+    assert rows
+    return [(*row[:4], round(row[4], 9), row[5]) for row in rows]
+
+
+def found_secrets(text: str) -> list[str]:
+    """List which secrets of .env are in a text."""
+    assert text
+    return [secret for secret in SECRETS if setting(secret) in text]
+
+
+def task_pods(cluster: Cluster, task: str = "", *options: str) -> list[str]:
+    """List the names of the pods that tasks run in, those of one task or all."""
+    selector = f"{TASK_POD},task_id={task}" if task else TASK_POD
+    return cluster.kubectl("get", "pods", f"--selector={selector}", "--output=name", *options).split()
+
+
+def worker_pods(cluster: Cluster, task: str) -> list[str]:
+    """List the names of Airflow's own pods for a task."""
+    selector = f"kubernetes_executor=True,task_id={task}"
+    return cluster.kubectl("get", "pods", f"--selector={selector}", "--output=name").split()
+
+
+def test_k8s_up_is_done_in_100_seconds_and_says_how_to_go_on(said: str) -> None:
+    found = re.search(r"the cluster has it all, 8 services, in (\d+) s\n", said)
+    assert found, said
+    assert int(found[1]) <= 100
+    assert "port-forward service/airflow-api-server 8080" in said
+    assert "make dag-run" in said
+    assert not found_secrets(said)
+
+
+def test_each_service_account_may_do_what_is_listed_and_nothing_else(said: str, cluster: Cluster) -> None:
+    names = cluster.kubectl("get", "serviceaccounts", "--output=jsonpath={.items[*].metadata.name}").split()
+    assert set(names) == RIGHTS.keys()
+    for name, rights in RIGHTS.items():
+        listed = cluster.kubectl("auth", "can-i", "--list", f"--as=system:serviceaccount:{NAMESPACE}:{name}")
+        found = {}
+        for line in listed.splitlines()[1:]:
+            resource, verbs = line.split()[0], re.findall(r"\[([^\]]*)\]", line)[-1]
+            if not resource.startswith("[") and not resource.startswith("selfsubject"):
+                found[resource] = set(verbs.split())
+        assert found == rights, name
+
+
+# --- runs
+
+
+@pytest.fixture(scope="module")
+def seen_pods(airflow: Airflow, cluster: Cluster) -> str:
+    """Three months, one after the other is not waited for; gives all that the cluster knew of the pods meanwhile."""
+    runs = [start(airflow, month) for month in MONTHS]
+    seen: list[str] = []
+
+    def have_ended() -> bool:
+        seen.append(cluster.kubectl("get", "pods", "--output=yaml"))
+        return all(state_of(airflow, run) in ENDED for run in runs)
+
+    wait_until(have_ended, 300)
+    assert_success(airflow, *runs)
+    return "\n".join(seen)
+
+
+@pytest.mark.parametrize("month", MONTHS)
+def test_airflow_on_the_cluster_stores_each_month_as_every_version_does(
+    seen_pods: str, cluster: Cluster, api: Api, month: str
+) -> None:
+    assert stored(cluster, month) == expected(api, month)
+
+
+def test_no_pod_is_left_and_none_had_a_secret_in_its_specification(seen_pods: str, cluster: Cluster) -> None:
+    for task in TASKS:
+        assert f"task_id: {task}" in seen_pods
+    assert found_secrets(seen_pods) == []
+    assert task_pods(cluster) == []
+
+
+def test_task_pods_have_no_token_and_no_rights(seen_pods: str) -> None:
+    assert "serviceAccountName: task" in seen_pods
+    for pod in re.split(r"^- apiVersion: v1$", seen_pods, flags=re.MULTILINE):
+        if 'kubernetes_pod_operator: "True"' in pod:
+            assert "kube-api-access" not in pod
+            assert "token" not in re.sub(r"automountServiceAccountToken: false", "", pod)
+
+
+def test_dag_run_follows_a_run_on_the_cluster_and_deferred_tasks_give_the_same_rows(
+    seen_pods: str, cluster: Cluster, api: Api
+) -> None:
+    done = course("dag-run", "--dag", DAG, "--month", "2019-04", "--conf", '{"deferrable": true}', "--on", "cluster")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"rank_movies +deferred", done.stdout)
+    assert done.stdout.endswith(f"{DAG} for 2019-04: success\n")
+    assert stored(cluster, "2019-04") == expected(api, "2019-04")
+
+
+def test_a_log_outlives_the_pods_that_wrote_it(seen_pods: str, airflow: Airflow) -> None:
+    runs = airflow.call("GET", f"/dags/{DAG}/dagRuns", params={"order_by": "-start_date", "limit": 1})["dag_runs"]
+    path = f"/dags/{DAG}/dagRuns/{runs[0]['dag_run_id']}/taskInstances/rank_movies/logs/1"
+    assert any('"rows"' in line for line in airflow.log_of(path))
+
+
+def test_k8s_up_again_changes_nothing_and_is_quick(seen_pods: str, cluster: Cluster, api: Api) -> None:
+    services = ("--selector=!job-name,!kubernetes_executor,!kubernetes_pod_operator", "--output=name")
+    pods = cluster.kubectl("get", "pods", *services)
+    again = course("k8s-up")
+    assert again.returncode == 0, again.stderr
+    assert "images are there" not in again.stdout
+    assert cluster.kubectl("get", "pods", *services) == pods
+    assert stored(cluster, "2019-01") == expected(api, "2019-01")
+
+
+# --- what is wrong, and what is killed
+
+
+def test_a_wrong_password_in_the_secret_fails_at_once_without_showing_it(
+    seen_pods: str, cluster: Cluster, airflow: Airflow
+) -> None:
+    wrong, right = secrets.token_urlsafe(24), setting("MOVIELENS_PASSWORD")
+    for password, outcome in ((wrong, "failed"), (right, "success")):
+        cluster.apply(
+            {
+                "apiVersion": "v1",
+                "kind": "Secret",
+                "metadata": {"name": "movielens-login"},
+                "stringData": {"password": password},
+            }
+        )
+        run = start(airflow, "2019-05")
+        wait_until(lambda run=run: state_of(airflow, run) in ENDED)
+        assert state_of(airflow, run) == outcome
+        assert tries_of(airflow, run)["fetch_ratings"] == 1
+        if outcome == "failed":
+            log = "\n".join(airflow.log_of(f"{run.path}/taskInstances/fetch_ratings/logs/1"))
+            assert "refused the login (401)" in log
+            assert wrong not in log
+
+
+@pytest.fixture(scope="module")
+def slow_api(airflow: Airflow, cluster: Cluster) -> None:
+    """Let the MovieLens API answer late, so that a fault meets the middle of a run."""
+    cluster.kubectl("set", "env", "deployment/movielens-api", *SLOW_API)
+    cluster.kubectl("rollout", "status", "deployment/movielens-api", "--timeout=60s")
+
+
+@pytest.mark.parametrize(
+    ("month", "fault"),
+    [("2019-06", "task"), ("2019-07", "worker"), ("2019-08", "scheduler")],
+)
+def test_a_pod_deleted_in_the_middle_of_a_run_costs_neither_a_row_nor_a_pod(
+    slow_api: None, cluster: Cluster, airflow: Airflow, month: str, fault: str
+) -> None:
+    run = start(airflow, month)
+    wait_until(lambda: task_pods(cluster, "fetch_ratings", "--field-selector=status.phase=Running"))
+    if fault == "task":
+        cluster.kubectl("delete", "--wait=false", *task_pods(cluster, "fetch_ratings"))
+    elif fault == "worker":  # gently: what KubernetesPodOperator alone counts as a success
+        cluster.kubectl("delete", "--wait=false", *worker_pods(cluster, "fetch_ratings"))
+    else:
+        scheduler = "--selector=app.kubernetes.io/name=airflow-scheduler"
+        cluster.kubectl("delete", "pods", scheduler, "--grace-period=0", "--force")
+    assert_success(airflow, run)
+    tries = tries_of(airflow, run)
+    assert tries["fetch_ratings"] == (1 if fault == "scheduler" else 2)
+    wait_until(lambda: task_pods(cluster) == [], 60)
+
+
+def test_no_row_is_lost_or_doubled_by_the_faults(slow_api: None, cluster: Cluster) -> None:
+    cluster.kubectl("set", "env", "deployment/movielens-api", *(f"{one.split('=')[0]}-" for one in SLOW_API))
+    cluster.kubectl("rollout", "status", "deployment/movielens-api", "--timeout=60s")
+    with cluster.forwarded("movielens-api", 80) as port:
+        api = Api("127.0.0.1", port, "course", setting("MOVIELENS_PASSWORD"))
+        for month in ("2019-06", "2019-07", "2019-08"):
+            assert stored(cluster, month) == expected(api, month), month
+
+
+# --- what all of that left behind
+
+
+def test_no_secret_is_in_a_log_or_in_airflows_database(seen_pods: str, airflow: Airflow, cluster: Cluster) -> None:
+    dump = cluster.kubectl("exec", "postgres-0", "--", "pg_dump", "--username", "airflow", "--data-only", "airflow")
+    assert "rendered_task_instance_fields" in dump
+    assert found_secrets(dump) == []
+    read = "find /opt/airflow/logs -name '*.log' -exec cat {} +"
+    logs = cluster.kubectl("exec", "deployment/airflow-api-server", "--", "sh", "-c", read)
+    assert found_secrets(logs) == []
+    for name in ("airflow-scheduler", "airflow-api-server", "airflow-triggerer", "airflow-dag-processor"):
+        assert found_secrets(cluster.kubectl("logs", f"deployment/{name}", "--all-containers")) == []
+
+
+def test_k8s_down_leaves_nothing(airflow: Airflow, cluster: Cluster) -> None:
+    others = cluster.kubectl("get", "namespaces", "--output=name").split()
+    done = course("k8s-down")
+    assert done.returncode == 0, done.stdout + done.stderr
+    left = cluster.kubectl("get", "namespaces", "--output=name").split()
+    assert f"namespace/{NAMESPACE}" not in left
+    assert set(others) - set(left) <= {f"namespace/{NAMESPACE}"} | {one for one in others if "course-test-" in one}
+    owners = ("get", "persistentvolumes", "--output=jsonpath={.items[*].spec.claimRef.namespace}")
+    wait_until(lambda: NAMESPACE not in cluster.kubectl(*owners).split(), 60)
+    assert course("k8s-down").returncode == 0
