@@ -72,7 +72,7 @@ registry-check: .venv/.run ## try a connection to an image registry and explain 
 	@$(COURSE) registry-check '$(or $(CONN),course_registry)'
 
 dag-run: .venv/.run ## run a DAG in the stack or on the cluster and follow it (DAG=02_docker MONTH=2019-01 CONF='{}' ON=stack)
-	@$(COURSE) dag-run --dag '$(or $(DAG),02_docker)' --month '$(or $(MONTH),2019-01)' \
+	@$(COURSE) dag-run --dag '$(or $(DAG),02_docker)' $(if $(MONTH),--month '$(MONTH)') \
 	  $(if $(CONF),--conf '$(CONF)') $(if $(ON),--on '$(ON)') $(if $(CONTEXT),--context '$(CONTEXT)')
 
 # --- the cluster: k8s/

@@ -102,6 +102,19 @@ def doctor() -> None:
 
 
 @course.command()
+@click.argument("parts", nargs=-1, type=click.Choice(["small", "100k", "1m", "25m", "tasks"]))
+def bench(parts: tuple[str, ...]) -> None:
+    """Measure the numbers of the course again: profiles, and what Airflow and the engines add to a task.
+
+    Without PARTS: 100k, 1m, 25m and tasks. All figures go to .course/bench.json too.
+    """
+    from course.bench import run_bench
+    from course.places import HOME
+
+    run_bench(list(parts), HOME / "bench.json")
+
+
+@course.command()
 @click.option(
     "--image", "chosen", multiple=True, metavar="NAME=IMAGE", help="An image to use instead of the official one."
 )
@@ -236,20 +249,27 @@ def k8s_down(context: str | None) -> None:
 
 @course.command("dag-run")
 @click.option("--dag", required=True, help="Which DAG.")
-@click.option("--month", type=MonthType(), required=True, help="The month to rank.")
+@click.option("--month", type=MonthType(), help="The month to rank; default: 2019-01, for a DAG that asks for one.")
 @click.option("--conf", callback=params_of, default="{}", help='More params of the DAG, in JSON: \'{"tag": "0.1.0"}\'.')
 @click.option("--on", type=click.Choice(["stack", "cluster"]), help="Which Airflow; default: the one that is up.")
 @CONTEXT
-def dag_run(dag: str, month: Month, conf: dict[str, object], on: str | None, context: str | None) -> None:
+def dag_run(dag: str, month: Month | None, conf: dict[str, object], on: str | None, context: str | None) -> None:
     """Run a DAG in the stack or on the cluster over the REST API, and follow it. Exits by its outcome."""
     from course.way_in import running_airflow
 
     console = Console(soft_wrap=True)
     with running_airflow(on, context) as airflow:
-        run_id = airflow.trigger(dag, {"month": str(month)} | conf)
-        console.print(f"{dag} for {month}: {run_id}", highlight=False)
+        params = airflow.params_of(dag)
+        if "month" in params:
+            conf = {"month": str(month or "2019-01")} | conf
+        elif month:
+            known = f"its params are {', '.join(sorted(params))}" if params else "it has no params"
+            raise click.ClickException(f"{dag} asks for no month; {known}")
+        run_id = airflow.trigger(dag, conf)
+        name = f"{dag} for {conf['month']}" if "month" in conf else dag
+        console.print(f"{name}: {run_id}", highlight=False)
         succeeded = airflow.follow(console, dag, run_id)
-    console.print(f"{dag} for {month}: {'success' if succeeded else 'failed'}")
+    console.print(f"{name}: {'success' if succeeded else 'failed'}")
     if not succeeded:
         raise SystemExit(1)
 

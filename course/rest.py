@@ -66,6 +66,11 @@ class Airflow:
                     raise
                 time.sleep(1)
 
+    def params_of(self, dag_id: str) -> set[str]:
+        """Name the params of a DAG, once Airflow has read its file. Raises ClickException when there is no such DAG."""
+        self._wait_for(dag_id)
+        return set(self.call("GET", f"/dags/{dag_id}/details")["params"] or {})
+
     def trigger(self, dag_id: str, conf: dict[str, Any]) -> str:
         """Start a run of a DAG, unpause the DAG, and return the run's id."""
         self._wait_for(dag_id)
@@ -96,27 +101,30 @@ class Airflow:
         """
         path = f"/dags/{dag_id}/dagRuns/{run_id}"
         began = time.monotonic()
-        seen: dict[tuple[str, int], str] = {}
+        seen: dict[tuple[str, int, int], str] = {}
         while True:
             run_state = self.patient_get(path)["state"]
             for task in self.patient_get(f"{path}/taskInstances?order_by=start_date")["task_instances"]:
-                key, state = (task["task_id"], task["try_number"]), task["state"]
+                key, state = (task["task_id"], task["map_index"], task["try_number"]), task["state"]
                 if state is None or seen.get(key) == state:
                     continue
                 seen[key] = state
                 seconds = time.monotonic() - began
                 colour = COLOURS.get(state, "default")
-                console.print(f"  {seconds:5.0f} s  {task['task_id']:<15} [{colour}]{state}[/]", highlight=False)
+                name = task["task_id"] + (f" {task['rendered_map_index']}" if task["map_index"] >= 0 else "")
+                console.print(f"  {seconds:5.0f} s  {name:<15} [{colour}]{state}[/]", highlight=False)
                 if state in ("failed", "up_for_retry"):
-                    for line in self.log_of(f"{path}/taskInstances/{task['task_id']}/logs/{task['try_number']}"):
+                    log = f"{path}/taskInstances/{task['task_id']}/logs/{task['try_number']}"
+                    for line in self.log_of(log, task["map_index"]):
                         console.print(f"           {line}", markup=False, highlight=False)
             if run_state in ENDED:
                 return bool(run_state == "success")
             time.sleep(0.5)
 
-    def log_of(self, path: str) -> list[str]:
+    def log_of(self, path: str, map_index: int = -1) -> list[str]:
         """Read the log of one try of a task: what the task said and what went wrong, the last lines of it."""
-        answer = self.patient_get(path, params={"full_content": "true"}, headers={"Accept": "application/json"})
+        params = {"full_content": "true", "map_index": map_index}
+        answer = self.patient_get(path, params=params, headers={"Accept": "application/json"})
         lines, in_group = [], False
         for entry in answer["content"]:
             event = entry.get("event", "") if isinstance(entry, dict) else str(entry)
