@@ -87,7 +87,7 @@ k8s-down: .venv/.run ## remove from the cluster what k8s-up put there, with its 
 # --- the tests
 
 .PHONY: test lint types
-test: lint types ## run every check and every suite (REQUIRE=databases: a suite that cannot run is a failure)
+test: lint types ## run every check and every suite (REQUIRE=docker,kubernetes: what cannot run is a failure)
 	@failed=""; \
 	for folder in $(PROJECTS) .; do \
 	  printf '\n== %s\n' "$${folder/#./tests}"; \

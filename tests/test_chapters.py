@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import pytest
 
+from course.cluster import NAMESPACE, choose
 from course.doctor import PORTS
 from course.places import REPO
 
@@ -95,13 +96,35 @@ def free_port() -> str:
         return str(server.getsockname()[1])
 
 
-@pytest.fixture(scope="module")
-def learner() -> Iterator[dict[str, str]]:
-    """The environment of a learner's shell, with a stack of its own for all chapters."""
+def shell() -> dict[str, str]:
+    """Give the environment of a learner's shell, with names and ports of its own for a stack."""
     # not under make, and without the homes of the tests
     ours = ("AIRFLOW_HOME", "AIRFLOW__", "COURSE_HOME", "MAKE", "MFLAGS")
     env = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
-    env |= {"COURSE_STACK": f"course-chapter-{uuid.uuid4().hex[:6]}"} | {port: free_port() for port in PORTS}
+    return env | {"COURSE_STACK": f"course-chapter-{uuid.uuid4().hex[:6]}"} | {port: free_port() for port in PORTS}
+
+
+def type_all(chapter: str, env: dict[str, str]) -> None:
+    """Type the commands of a chapter, one after the other, and compare what they print with what it shows."""
+    for step in steps_of(REPO / "chapters" / chapter):
+        command = step.command.replace("127.0.0.1:5001", f"127.0.0.1:{env['REGISTRY_PORT']}")
+        done = subprocess.run(
+            ["bash", "-c", command],  # noqa: S607 (a learner's shell)
+            cwd=REPO,
+            env=env,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        shown = f"$ {command}\n{done.stdout}{done.stderr}"
+        assert done.returncode == 0, shown
+        assert shows(step.output, done.stdout), f"{shown}\n--- but the page says:\n{step.output}"
+
+
+@pytest.fixture(scope="module")
+def learner() -> Iterator[dict[str, str]]:
+    """A shell with a stack of its own, for all chapters that need one."""
+    env = shell()
     yield env
     every = ["--profile", "cli", "--profile", "flower"]
     subprocess.run(
@@ -122,16 +145,15 @@ def learner() -> Iterator[dict[str, str]]:
 @pytest.mark.docker
 @pytest.mark.parametrize("chapter", ["02-docker.md", "04-registry.md"])
 def test_a_chapter_typed_from_top_to_bottom_gives_what_it_shows(learner: dict[str, str], chapter: str) -> None:
-    for step in steps_of(REPO / "chapters" / chapter):
-        command = step.command.replace("127.0.0.1:5001", f"127.0.0.1:{learner['REGISTRY_PORT']}")
-        done = subprocess.run(
-            ["bash", "-c", command],  # noqa: S607 (a learner's shell)
-            cwd=REPO,
-            env=learner,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        shown = f"$ {command}\n{done.stdout}{done.stderr}"
-        assert done.returncode == 0, shown
-        assert shows(step.output, done.stdout), f"{shown}\n--- but the page says:\n{step.output}"
+    type_all(chapter, learner)
+
+
+@pytest.mark.kubernetes
+def test_the_chapter_of_the_cluster_typed_from_top_to_bottom_gives_what_it_shows() -> None:
+    if choose(None).is_ours is not None:
+        pytest.skip(f"namespace {NAMESPACE} is there already: make k8s-down")
+    env = shell()
+    try:
+        type_all("03-kubernetes.md", env)
+    finally:
+        subprocess.run(["make", "k8s-down"], cwd=REPO, env=env, check=True)  # noqa: S607
