@@ -6,7 +6,7 @@ import tarfile
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -16,6 +16,7 @@ import requests
 from docker.errors import NotFound
 from docker.models.containers import Container
 from docker.types import Mount
+from drive import Place, run_dag
 
 from course.embedded import Api
 from course.settings import read_env
@@ -225,3 +226,14 @@ class DockerPipeline:
 
     def file(self, path: str) -> bytes:
         return read_file(self.keeper, f"/data/{path}")
+
+    def run(self, folder: Path, months: Iterable[str]) -> Place:
+        """Run DAG 02 for some months; tell where copies of its files and of its SQLite database are."""
+        place = Place(folder)
+        for month in months:
+            assert run_dag(month, dag_id="02_docker").state == "success"
+            for kind in ("ratings", "rankings"):
+                (place.results / kind).mkdir(parents=True, exist_ok=True)
+                (place.results / kind / f"{month}-01.csv").write_bytes(self.file(f"{kind}/{month}-01.csv"))
+        place.database.write_bytes(self.file("movies.db"))
+        return place

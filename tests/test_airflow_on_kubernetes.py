@@ -17,7 +17,8 @@ from typing import NamedTuple
 
 import pytest
 from cluster import Cluster
-from drive import ratings_of, rows_of
+from drive import ratings_of, rows_of, run_mixed
+from engine import DockerPipeline, engine
 
 from course.cluster import NAMESPACE, choose
 from course.embedded import Api
@@ -185,9 +186,14 @@ def stored(cluster: Cluster, month: str) -> list[tuple]:
     client = f'MYSQL_PWD="$MYSQL_PASSWORD" mysql --batch --skip-column-names -u "$MYSQL_USER" movies -e "{query}"'
     rows = (line.split("\t") for line in cluster.kubectl("exec", "mysql-0", "--", "sh", "-c", client).splitlines())
     return [
-        (pipeline, start, int(position), int(movie), round(float(score), 9), int(count))
+        rounded((pipeline, start, int(position), int(movie), float(score), int(count)))
         for pipeline, start, position, movie, score, count in rows
     ]
+
+
+def rounded(row: tuple) -> tuple:
+    """Cut the digits of the average that a database may print or not."""
+    return (*row[:4], round(row[4], 9), row[5])
 
 
 def expected(api: Api, month: str) -> list[tuple]:
@@ -196,7 +202,7 @@ def expected(api: Api, month: str) -> list[tuple]:
     first, after = f"{month}-01", f"{year + number // 12}-{number % 12 + 1:02}-01"
     rows = rows_of(ratings_of(api, first, after, page=10_000), first, DAG)
     assert rows
-    return [(*row[:4], round(row[4], 9), row[5]) for row in rows]
+    return [rounded(row) for row in rows]
 
 
 def found_secrets(text: str) -> list[str]:
@@ -262,6 +268,28 @@ def test_airflow_on_the_cluster_stores_each_month_as_every_version_does(
     seen_pods: str, cluster: Cluster, api: Api, month: str
 ) -> None:
     assert stored(cluster, month) == expected(api, month)
+
+
+@pytest.fixture(scope="module")
+def other_versions(airflow_database: None, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[tuple]]:
+    """The rows of the same months by versions 1 and 2, run by Airflow on this machine."""
+    folder = tmp_path_factory.mktemp("versions")
+    with engine() as docker_engine, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COURSE_STACK", docker_engine.name)
+        docker = DockerPipeline(docker_engine, secrets.token_urlsafe(24))
+        places = run_mixed(docker.api, folder / "mixed", MONTHS), docker.run(folder / "docker", MONTHS)
+    return dict(zip(("01_mixed_operators", "02_docker"), (place.rows() for place in places), strict=True))
+
+
+@pytest.mark.docker
+def test_the_three_versions_store_the_same_rows(
+    seen_pods: str, cluster: Cluster, other_versions: dict[str, list[tuple]]
+) -> None:
+    on_cluster = [row for month in MONTHS for row in stored(cluster, month)]
+    assert {row[0] for row in on_cluster} == {DAG}
+    for version, rows in other_versions.items():
+        assert {row[0] for row in rows} == {version}
+        assert [rounded(row)[1:] for row in rows] == [row[1:] for row in on_cluster]
 
 
 def test_no_pod_is_left_and_none_had_a_secret_in_its_specification(seen_pods: str, cluster: Cluster) -> None:

@@ -20,8 +20,9 @@ from urllib.parse import quote
 import pytest
 from docker.models.containers import Container
 from docker.types import Mount
-from drive import Place, load_dag, point_airflow_at, run_dag
+from drive import Place, load_dag, run_dag, run_mixed
 from engine import DockerPipeline, Engine, Watch, engine, image, service_image, wait_until
+from killing import WAITING
 
 from course.embedded import Api
 from course.places import AIRFLOW_HOME, REPO
@@ -30,14 +31,6 @@ pytestmark = pytest.mark.docker
 
 MONTHS = ["2019-01", "2019-02", "2023-12"]
 PASSWORD = secrets.token_urlsafe(24)
-
-# A task that says when it is ready, then waits. Like every image of the course it handles SIGTERM: it ends with 0.
-WAITING = """
-import signal, sys, time
-signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
-print("ready", flush=True)
-time.sleep(120)
-"""
 
 
 @pytest.fixture(scope="module")
@@ -87,19 +80,9 @@ def fails_at_once(capsys: pytest.CaptureFixture[str], **changes: object) -> str:
 def both(pipeline: DockerPipeline, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     """The same months through both versions, from the same API."""
     folder = tmp_path_factory.mktemp("both")
-    mixed, in_docker = Place(folder / "mixed"), Place(folder / "docker")
-    with pytest.MonkeyPatch.context() as patch:
-        mixed.results.mkdir(parents=True)
-        point_airflow_at(pipeline.api, mixed, patch.setenv)
-        for month in MONTHS:
-            assert run_dag(month).state == "success"
+    mixed = run_mixed(pipeline.api, folder / "mixed", MONTHS)
     with Watch(pipeline.engine.name) as watch:
-        for month in MONTHS:
-            assert run_dag(month, dag_id="02_docker").state == "success"
-    for path in [f"{kind}/{month}-01.csv" for month in MONTHS for kind in ("ratings", "rankings")]:
-        (in_docker.results / path).parent.mkdir(parents=True, exist_ok=True)
-        (in_docker.results / path).write_bytes(pipeline.file(path))
-    in_docker.database.write_bytes(pipeline.file("movies.db"))
+        in_docker = pipeline.run(folder / "docker", MONTHS)
     return SimpleNamespace(mixed=mixed, in_docker=in_docker, containers=watch.seen)
 
 
