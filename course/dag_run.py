@@ -63,7 +63,7 @@ def run(dag_id: str, month: str) -> bool:
     from airflow.dag_processing.dagbag import BundleDagBag
 
     folder = Path(os.environ["AIRFLOW__CORE__DAGS_FOLDER"])
-    # a fresh DAG for each run, as dag.test() leaves its conf in the params of the one it ran; and no other file of the folder
+    # a fresh DAG for each run, as dag.test() leaves its conf in the params of the one before; from its file alone
     bag = BundleDagBag(folder / f"{dag_id}.py", bundle_path=folder, bundle_name="dags-folder")
     dag = bag.get_dag(dag_id)
     if dag is None:
