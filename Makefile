@@ -34,8 +34,8 @@ top: .venv/.run ## show a stored ranking (MONTH=, default: the latest)
 doctor: .venv/.run ## check what this machine has and what it misses, each with its fix
 	@$(COURSE) doctor
 
-bench: .venv/.dev $(PROJECTS:%=%/.venv/.run) ## measure the numbers of the course again (PROFILES="100k 1m 25m")
-	@$(COURSE) bench $(PROFILES)
+bench: .venv/.dev $(PROJECTS:%=%/.venv/.run) ## measure the numbers of the course again (ONLY="100k 1m 25m tasks")
+	@$(COURSE) bench $(ONLY)
 
 # --- the stack: docker-compose.yaml
 

@@ -106,7 +106,7 @@ def doctor() -> None:
 def bench(parts: tuple[str, ...]) -> None:
     """Measure the numbers of the course again: profiles, and what Airflow and the engines add to a task.
 
-    Without PARTS: 100k, 1m, 25m and tasks. All figures go to .course/bench.json too.
+    Without an argument: 100k, 1m, 25m and tasks. All figures go to .course/bench.json too.
     """
     from course.bench import run_bench
     from course.places import HOME

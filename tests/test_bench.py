@@ -2,6 +2,11 @@
 
 import io
 import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -9,7 +14,9 @@ import pytest
 from rich.console import Console
 
 from course import bench
-from course.bench import one_profile, run_bench
+from course.bench import one_profile, run_bench, task_overhead
+from course.bench.figures import TaskOverhead
+from course.cluster import choose
 from course.embedded import generate_data
 
 
@@ -77,3 +84,114 @@ def test_a_project_that_is_not_installed_is_named_with_its_target(monkeypatch: p
     monkeypatch.setattr(bench, "RANK_COMMAND", missing)
     with pytest.raises(click.ClickException, match=r"`make images/movielens-rank/\.venv/\.run` does it"):
         run_bench(["small"])
+
+
+# --- what Airflow and an engine add to a task
+
+
+def containers() -> list[str]:
+    """List the containers of a bench, running or not, by the label that says whose they are."""
+    command = ["docker", "ps", "--all", "--filter=label=course.stack", '--format={{.Label "course.stack"}}']
+    every = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return [name for name in every.split() if name.startswith("course-bench-")]
+
+
+def namespaces() -> list[str]:
+    """List the namespaces of a bench, but for those on their way out."""
+    every = choose(None).get("namespaces")["items"]
+    names = [one["metadata"]["name"] for one in every if one["status"]["phase"] == "Active"]
+    return [name for name in names if name.startswith("course-bench-")]
+
+
+def pods() -> list[str]:
+    """List the task pods of a bench."""
+    every = choose(None).kubectl("get", "pods", "--all-namespaces", "--selector=kubernetes_pod_operator=True")
+    return [line for line in every.splitlines() if line.startswith("course-bench-")]
+
+
+def only(dag_id: str, monkeypatch: pytest.MonkeyPatch) -> TaskOverhead:
+    """Measure one version, one run."""
+    monkeypatch.setattr(task_overhead, "ENGINES", {dag_id: task_overhead.ENGINES[dag_id]})
+    [one] = task_overhead.measure_tasks(1, Console(quiet=True))
+    assert one.dag_id == dag_id
+    return one
+
+
+def test_a_version_whose_engine_is_not_there_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/docker.sock")
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
+    screen = io.StringIO()
+    output = tmp_path / "bench.json"
+    figures = run_bench(["tasks"], output, console=Console(file=screen, width=80), task_runs=1)
+    assert json.loads(output.read_text()) == figures
+    assert figures["profiles"] == []
+    mixed, *without_engine = figures["tasks"]
+    assert (mixed["dag_id"], mixed["runs"], mixed["not_measured"]) == ("01_mixed_operators", 1, None)
+    assert mixed["bare_seconds"] > 0
+    assert mixed["task_seconds"] > 0
+    assert [version["dag_id"] for version in without_engine] == ["02_docker", "03_kubernetes"]
+    for version, why in zip(without_engine, ("Docker engine: ", "install k"), strict=True):  # kubectl, or kind
+        assert why in version["not_measured"]
+        assert version["task_seconds"] is None
+        assert f"{version['dag_id']} was not measured" in screen.getvalue()
+    assert "…" not in screen.getvalue()
+
+
+@pytest.mark.docker
+def test_a_container_is_measured_with_airflow_and_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = only("02_docker", monkeypatch)
+    assert (one.not_measured, one.runs) == (None, 1)
+    for seconds in (one.process_seconds, one.bare_seconds, one.task_seconds):
+        assert seconds is not None
+        assert seconds > 0
+    assert containers() == []
+
+
+@pytest.mark.docker
+def test_a_version_whose_task_fails_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COURSE_REGISTRY", "127.0.0.1:1/")
+    one = only("02_docker", monkeypatch)
+    assert one.task_seconds is None
+    assert one.not_measured is not None
+    assert "image 127.0.0.1:1/course/movielens-rank:0.1.0 is not here and cannot be pulled" in one.not_measured
+
+
+@pytest.mark.kubernetes
+def test_a_pod_is_measured_with_airflow_and_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = only("03_kubernetes", monkeypatch)
+    assert (one.not_measured, one.runs) == (None, 1)
+    for seconds in (one.process_seconds, one.bare_seconds, one.task_seconds):
+        assert seconds is not None
+        assert seconds > 0
+    assert namespaces() == []
+
+
+@pytest.mark.parametrize(
+    ("dag_id", "made", "left"),
+    [
+        pytest.param("02_docker", containers, containers, marks=pytest.mark.docker),
+        pytest.param("03_kubernetes", pods, namespaces, marks=pytest.mark.kubernetes),
+    ],
+)
+def test_a_bench_that_is_stopped_leaves_nothing(
+    dag_id: str, made: Callable[[], list[str]], left: Callable[[], list[str]]
+) -> None:
+    code = f"""
+import sys
+from course import cli
+from course.bench import task_overhead
+task_overhead.ENGINES = {{"{dag_id}": task_overhead.ENGINES["{dag_id}"]}}
+sys.argv = ["course", "bench", "tasks"]
+cli.main()
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL) as running:
+        try:
+            give_up = time.monotonic() + 60
+            while not made():
+                assert running.poll() is None, "it ended before its first task"
+                assert time.monotonic() < give_up, "no task came"
+            running.send_signal(signal.SIGTERM)
+            assert running.wait(30) == 128 + signal.SIGTERM
+        finally:
+            running.kill()
+    assert left() == []

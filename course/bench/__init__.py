@@ -1,4 +1,4 @@
-"""`make bench`: how fast the course's parts are, beside a naive pipeline and beside DuckDB.
+"""`make bench`: how fast the course's parts are, beside a naive pipeline and beside DuckDB, and what a task costs.
 
 Every figure comes from a process of its own: the real commands, the real API, and the scripts in this folder.
 """
@@ -15,32 +15,46 @@ import click
 from rich.console import Console
 
 from course.bench.one_profile import FETCH_COMMAND, RANK_COMMAND, measure_profile
-from course.bench.table import print_page_growth, print_profile
+from course.bench.table import print_page_growth, print_profile, print_tasks
+from course.bench.task_overhead import measure_tasks
 from course.places import API_COMMAND, REPO
 
-ALL_PROFILES = ["100k", "1m", "25m"]
+TASKS = "tasks"
+ALL = ["100k", "1m", "25m", TASKS]
 
 
 def run_bench(
-    profiles: list[str] | None = None,
+    parts: list[str] | None = None,
     output: Path | None = None,
     seconds_limit: float = 60,
     console: Console | None = None,
+    task_runs: int = 5,
 ) -> dict[str, Any]:
-    """Measure the profiles (100k, 1m and 25m if None is given), show a table of each, and return all figures.
+    """Measure the parts, profiles or "tasks" (ALL if None is given), show a table of each, and return all figures.
 
     The figures, with the names of course/bench/figures.py, also go to the JSON file `output`. The naive fetch stops
-    after `seconds_limit` and is estimated from the pages it had by then. Raises ClickException when something is not
-    installed, a command fails, or the rankings of rank-movies and DuckDB differ.
+    after `seconds_limit` and is estimated from the pages it had by then. A task is run `task_runs` times. Raises
+    ClickException when something is not installed, a command fails, or the rankings of rank-movies and DuckDB differ;
+    not when an engine is not there: the figures of that version then say why.
     """
     console = console or Console()
     check_installed()
     measured = []
-    for profile in profiles or ALL_PROFILES:
-        measured.append(measure_profile(profile, seconds_limit, console))
+    tasks = []
+    for part in parts or ALL:
+        if part == TASKS:
+            tasks = measure_tasks(task_runs, console)
+            continue
+        measured.append(measure_profile(part, seconds_limit, console))
         print_profile(console, measured[-1])
     print_page_growth(console, measured)
-    figures = {"machine": describe_machine(), "profiles": [asdict(profile) for profile in measured]}
+    if tasks:
+        print_tasks(console, tasks)
+    figures = {
+        "machine": describe_machine(),
+        "profiles": [asdict(profile) for profile in measured],
+        "tasks": [asdict(task) for task in tasks],
+    }
     if output:
         output.parent.mkdir(parents=True, exist_ok=True)
         output.write_text(json.dumps(figures, indent=2) + "\n")

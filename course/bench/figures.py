@@ -40,3 +40,15 @@ class Profile:
     book_rank: Work
     duckdb_rank: Work
     rankings_agree: bool
+
+
+@dataclass(frozen=True)
+class TaskOverhead:
+    """One small ranking, by a DAG and without Airflow. Medians of the runs; None is what does not apply."""
+
+    dag_id: str
+    runs: int = 0  # of each way, alternating, after one that does not count
+    process_seconds: float | None = None  # its command as a process of this machine
+    bare_seconds: float | None = None  # its container or its pod, made and removed; DAG 01 has neither: its function
+    task_seconds: float | None = None  # the duration of the task, as Airflow shows it
+    not_measured: str | None = None  # why it could not be measured here

@@ -1,10 +1,10 @@
-"""The figures as a table: ours, the baseline's and DuckDB's side by side, and what that means in words."""
+"""The figures as tables: ours, the baseline's and DuckDB's side by side, with words; and what a task is made of."""
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from course.bench.figures import Profile, Work
+from course.bench.figures import Profile, TaskOverhead, Work
 
 
 def print_profile(console: Console, figures: Profile) -> None:
@@ -69,6 +69,29 @@ def print_page_growth(console: Console, profiles: list[Profile]) -> None:
     )
 
 
+def print_tasks(console: Console, tasks: list[TaskOverhead]) -> None:
+    """Show how the time of a task adds up, from left to right, and why a version was not measured."""
+    title = f"One small ranking, seconds: medians of {max(one.runs for one in tasks)}"
+    table = Table(title=title, box=box.SIMPLE, pad_edge=False)
+    table.add_column("", no_wrap=True)
+    for column in ("process", "+ engine", "= bare", "+ Airflow", "= task"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for one in tasks:
+        process, bare, task = one.process_seconds, one.bare_seconds, one.task_seconds
+        steps = [_seconds(process), _seconds(bare, process), _seconds(bare), _seconds(task, bare), _seconds(task)]
+        table.add_row(one.dag_id, *steps)
+    console.print(table)
+
+    for one in tasks:
+        if one.not_measured:
+            console.print(f"{one.dag_id} was not measured. {one.not_measured}", highlight=False, markup=False)
+    console.print(
+        "process: the command, here. bare: the function of DAG 01, which finds pandas loaded (a worker loads it for "
+        "each task); a container; a pod. task: by Airflow, without the start of a worker. That comes on top, for all "
+        "alike: a process with Celery, a pod with KubernetesExecutor. DAG 03's task looks at its pod once a second."
+    )
+
+
 def faster(ratio: float) -> str:
     """Say a ratio of speeds in words."""
     return f"{_factor(ratio)} faster" if ratio >= 1 else f"{_factor(1 / ratio)} slower"
@@ -90,3 +113,9 @@ def _thousands(work: Work) -> str:
 
 def _megabytes(size: int) -> str:
     return f"{size / 1e6:,.0f}"
+
+
+def _seconds(seconds: float | None, more_than: float | None = 0) -> str:
+    if seconds is None or more_than is None:
+        return "-"
+    return f"{seconds - more_than:+.2f}" if more_than else f"{seconds:.2f}"
