@@ -136,6 +136,8 @@ def down(console: Console, *options: str) -> None:
 def clean(console: Console) -> None:
     """Remove all that the stack left: containers, networks, volumes, the images of the course, .env, logs."""
     down(console, "--volumes")
+    tour = f"{setting('COURSE_STACK')}-tour"  # made by a container of DAG 05, so Compose does not know it
+    subprocess.run(["docker", "volume", "rm", "--force", tour], capture_output=True, check=False)  # noqa: S607
     images.remove()
     ENV_FILE.unlink(missing_ok=True)
     shutil.rmtree(REPO / "logs", ignore_errors=True)

@@ -5,34 +5,40 @@ The tests run in this order, in the namespace `airflow` of the cluster of kubect
 
 import base64
 import json
-import os
 import re
 import secrets
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 from cluster import Cluster
-from drive import ratings_of, rows_of, run_mixed
+from drive import run_mixed
 from engine import DockerPipeline, engine
+from whole_airflow import (
+    SLOW_API,
+    TASKS,
+    assert_one_line,
+    assert_success,
+    course,
+    expected_rows,
+    found_secrets,
+    rounded,
+    start,
+    state_of,
+    stored_rows,
+    tries_of,
+    wait_until,
+)
 
 from course.cluster import NAMESPACE, choose
 from course.embedded import Api
 from course.rest import ENDED, Airflow
-from course.settings import MAKERS, setting
+from course.settings import setting
 
 pytestmark = pytest.mark.kubernetes
 
-COURSE = Path(sys.executable).with_name("course")
 DAG = "03_kubernetes"
-TASKS = ("fetch_ratings", "rank_movies", "store_rankings")
 MONTHS = ("2019-01", "2019-02", "2019-03")
-SECRETS = [name for name in MAKERS if not name.endswith(("_UID", "_GID"))]
-SLOW_API = ("API_FAULT_RATE=1", "API_FAULT_KINDS=slow", "API_FAULT_DELAY=4")
 TASK_POD = "kubernetes_pod_operator=True"
 # what each ServiceAccount may do, beyond what every account of the cluster may ask about itself
 RIGHTS = {
@@ -56,34 +62,6 @@ RIGHTS = {
     "postgres": {},
     "default": {},
 }
-
-
-class Run(NamedTuple):
-    """One run of DAG 03."""
-
-    month: str
-    path: str  # under /api/v2
-
-
-def course(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
-    """Run a command of the course."""
-    return subprocess.run([COURSE, *arguments], env=os.environ | env, capture_output=True, text=True, check=False)
-
-
-def assert_one_line(done: subprocess.CompletedProcess[str], *words: str) -> None:
-    """Check that a command refused with one line that has these words."""
-    assert done.returncode == 1, done.stdout + done.stderr
-    assert re.fullmatch(r"Error: .*\n", done.stderr), done.stderr
-    for word in words:
-        assert word in done.stderr
-
-
-def wait_until(condition: Callable[[], object], seconds: float = 180) -> None:
-    """Wait for a condition; fail when it does not come true in time."""
-    give_up = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < give_up, "waited too long"
-        time.sleep(0.2)
 
 
 @pytest.fixture(scope="module")
@@ -161,54 +139,14 @@ def api(said: str, cluster: Cluster) -> Iterator[Api]:
         yield Api("127.0.0.1", port, "course", setting("MOVIELENS_PASSWORD"))
 
 
-def start(airflow: Airflow, month: str, **params: object) -> Run:
-    return Run(month, f"/dags/{DAG}/dagRuns/{airflow.trigger(DAG, {'month': month} | params)}")
-
-
-def state_of(airflow: Airflow, run: Run) -> str:
-    return str(airflow.patient_get(run.path)["state"])
-
-
-def tries_of(airflow: Airflow, run: Run) -> dict[str, int]:
-    tasks = airflow.patient_get(f"{run.path}/taskInstances")["task_instances"]
-    return {task["task_id"]: task["try_number"] for task in tasks}
-
-
-def assert_success(airflow: Airflow, *runs: Run) -> None:
-    wait_until(lambda: all(state_of(airflow, run) in ENDED for run in runs), 300)
-    assert {run.month: state_of(airflow, run) for run in runs} == {run.month: "success" for run in runs}
-
-
 def stored(cluster: Cluster, month: str) -> list[tuple]:
     """Read a month's rows from the database, in the order of their key."""
-    columns = "pipeline, interval_start, position, movie_id, avg_rating, num_ratings"
-    query = f"SELECT {columns} FROM movie_rankings WHERE interval_start = '{month}-01' ORDER BY 1, 2, 3"  # noqa: S608
-    client = f'MYSQL_PWD="$MYSQL_PASSWORD" mysql --batch --skip-column-names -u "$MYSQL_USER" movies -e "{query}"'
-    rows = (line.split("\t") for line in cluster.kubectl("exec", "mysql-0", "--", "sh", "-c", client).splitlines())
-    return [
-        rounded((pipeline, start, int(position), int(movie), float(score), int(count)))
-        for pipeline, start, position, movie, score, count in rows
-    ]
-
-
-def rounded(row: tuple) -> tuple:
-    """Cut the digits of the average that a database may print or not."""
-    return (*row[:4], round(row[4], 9), row[5])
+    return stored_rows(lambda command: cluster.kubectl("exec", "mysql-0", "--", "sh", "-c", command), month)
 
 
 def expected(api: Api, month: str) -> list[tuple]:
     """Work out in plain Python the rows that a month has, the same for every version of the pipeline."""
-    year, number = map(int, month.split("-"))
-    first, after = f"{month}-01", f"{year + number // 12}-{number % 12 + 1:02}-01"
-    rows = rows_of(ratings_of(api, first, after, page=10_000), first, DAG)
-    assert rows
-    return [rounded(row) for row in rows]
-
-
-def found_secrets(text: str) -> list[str]:
-    """List which secrets of .env are in a text."""
-    assert text
-    return [secret for secret in SECRETS if setting(secret) in text]
+    return expected_rows(api, month, DAG)
 
 
 def task_pods(cluster: Cluster, task: str = "", *options: str) -> list[str]:
@@ -251,7 +189,7 @@ def test_each_service_account_may_do_what_is_listed_and_nothing_else(said: str, 
 @pytest.fixture(scope="module")
 def seen_pods(airflow: Airflow, cluster: Cluster) -> str:
     """Three months, one after the other is not waited for; gives all that the cluster knew of the pods meanwhile."""
-    runs = [start(airflow, month) for month in MONTHS]
+    runs = [start(airflow, DAG, month) for month in MONTHS]
     seen: list[str] = []
 
     def have_ended() -> bool:
@@ -259,7 +197,7 @@ def seen_pods(airflow: Airflow, cluster: Cluster) -> str:
         return all(state_of(airflow, run) in ENDED for run in runs)
 
     wait_until(have_ended, 300)
-    assert_success(airflow, *runs)
+    assert_success(airflow, runs, 300)
     return "\n".join(seen)
 
 
@@ -349,7 +287,7 @@ def test_a_wrong_password_in_the_secret_fails_at_once_without_showing_it(
                 "stringData": {"password": password},
             }
         )
-        run = start(airflow, "2019-05")
+        run = start(airflow, DAG, "2019-05")
         wait_until(lambda run=run: state_of(airflow, run) in ENDED)
         assert state_of(airflow, run) == outcome
         assert tries_of(airflow, run)["fetch_ratings"] == 1
@@ -362,7 +300,7 @@ def test_a_wrong_password_in_the_secret_fails_at_once_without_showing_it(
 @pytest.fixture(scope="module")
 def slow_api(airflow: Airflow, cluster: Cluster) -> None:
     """Let the MovieLens API answer late, so that a fault meets the middle of a run."""
-    cluster.kubectl("set", "env", "deployment/movielens-api", *SLOW_API)
+    cluster.kubectl("set", "env", "deployment/movielens-api", *(f"{name}={value}" for name, value in SLOW_API.items()))
     cluster.kubectl("rollout", "status", "deployment/movielens-api", "--timeout=60s")
 
 
@@ -373,7 +311,7 @@ def slow_api(airflow: Airflow, cluster: Cluster) -> None:
 def test_a_pod_deleted_in_the_middle_of_a_run_costs_neither_a_row_nor_a_pod(
     slow_api: None, cluster: Cluster, airflow: Airflow, month: str, fault: str
 ) -> None:
-    run = start(airflow, month)
+    run = start(airflow, DAG, month)
     wait_until(lambda: task_pods(cluster, "fetch_ratings", "--field-selector=status.phase=Running"))
     if fault == "task":
         cluster.kubectl("delete", "--wait=false", *task_pods(cluster, "fetch_ratings"))
@@ -382,14 +320,14 @@ def test_a_pod_deleted_in_the_middle_of_a_run_costs_neither_a_row_nor_a_pod(
     else:
         scheduler = "--selector=app.kubernetes.io/name=airflow-scheduler"
         cluster.kubectl("delete", "pods", scheduler, "--grace-period=0", "--force")
-    assert_success(airflow, run)
+    assert_success(airflow, [run], 300)
     tries = tries_of(airflow, run)
     assert tries["fetch_ratings"] == (1 if fault == "scheduler" else 2)
     wait_until(lambda: task_pods(cluster) == [], 60)
 
 
 def test_no_row_is_lost_or_doubled_by_the_faults(slow_api: None, cluster: Cluster) -> None:
-    cluster.kubectl("set", "env", "deployment/movielens-api", *(f"{one.split('=')[0]}-" for one in SLOW_API))
+    cluster.kubectl("set", "env", "deployment/movielens-api", *(f"{name}-" for name in SLOW_API))
     cluster.kubectl("rollout", "status", "deployment/movielens-api", "--timeout=60s")
     with cluster.forwarded("movielens-api", 80) as port:
         api = Api("127.0.0.1", port, "course", setting("MOVIELENS_PASSWORD"))

@@ -133,6 +133,7 @@ def learner() -> Iterator[dict[str, str]]:
         env=env,
         check=True,
     )
+    subprocess.run(["docker", "volume", "rm", "--force", f"{env['COURSE_STACK']}-tour"], check=True)  # noqa: S607
     names = subprocess.run(
         ["docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}}", f"127.0.0.1:{env['REGISTRY_PORT']}/course/*"],  # noqa: S607
         capture_output=True,

@@ -8,8 +8,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from difflib import unified_diff
@@ -22,7 +21,7 @@ from docker.models.containers import Container
 from docker.types import Mount
 from drive import Place, load_dag, run_dag, run_mixed
 from engine import DockerPipeline, Engine, Watch, engine, image, service_image, wait_until
-from killing import WAITING
+from killing import WAITING, sigterm_when
 
 from course.embedded import Api
 from course.places import AIRFLOW_HOME, REPO
@@ -377,27 +376,6 @@ def test_a_try_removes_what_the_last_one_left_and_nothing_else(
     finally:
         for container in kept:
             container.remove(force=True)
-
-
-@contextmanager
-def sigterm_when(condition: Callable[[], bool]) -> Iterator[None]:
-    """Send SIGTERM to this process, in which the task runs, as soon as a condition holds."""
-    before, over = signal.getsignal(signal.SIGTERM), threading.Event()
-
-    def send() -> None:
-        while not over.wait(0.05):
-            if condition():
-                os.kill(os.getpid(), signal.SIGTERM)
-                return
-
-    sender = threading.Thread(target=send)
-    sender.start()
-    try:
-        yield
-    finally:
-        over.set()
-        sender.join()
-        signal.signal(signal.SIGTERM, before)
 
 
 def test_a_killed_task_stops_its_container_and_is_no_success_even_when_that_ends_with_0(

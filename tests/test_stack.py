@@ -9,16 +9,28 @@ import re
 import secrets
 import socket
 import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 import requests
-from drive import ratings_of, rows_of
 from rich.console import Console
+from whole_airflow import (
+    COURSE,
+    SLOW_API,
+    TASKS,
+    Run,
+    assert_one_line,
+    assert_success,
+    course,
+    expected_rows,
+    found_secrets,
+    start,
+    state_of,
+    stored_rows,
+    tasks_of,
+    wait_until,
+)
 
 from course import stack
 from course.doctor import PORTS
@@ -29,29 +41,11 @@ from course.settings import MAKERS, setting
 
 pytestmark = pytest.mark.docker
 
-COURSE = Path(sys.executable).with_name("course")
 ENGINE = REPO / "ci" / "docker-engine.sh"
 ENGINE_PID = Path("/run/course-dockerd.pid")
 DAGS = ("01_mixed_operators", "02_docker")
 TASK_IMAGES = {"fetch_ratings": "movielens-fetch", "rank_movies": "movielens-rank", "store_rankings": "movielens-store"}
-TASKS = tuple(TASK_IMAGES)
 MONTHS = ("2019-01", "2019-02", "2019-03")
-SECRETS = [name for name in MAKERS if not name.endswith(("_UID", "_GID"))]
-# every answer of the MovieLens API comes late
-SLOW_API = {"API_FAULT_RATE": "1", "API_FAULT_KINDS": "slow", "API_FAULT_DELAY": "4"}
-
-
-class Run(NamedTuple):
-    """One run of a DAG."""
-
-    dag: str
-    month: str
-    path: str  # under /api/v2
-
-
-def course(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
-    """Run a command of the course."""
-    return subprocess.run([COURSE, *arguments], env=os.environ | env, capture_output=True, text=True, check=False)
 
 
 def docker(*arguments: str) -> str:
@@ -67,14 +61,6 @@ def compose(*arguments: str) -> str:
 def free_port() -> str:
     with socket.create_server(("127.0.0.1", 0)) as server:
         return str(server.getsockname()[1])
-
-
-def assert_one_line(done: subprocess.CompletedProcess[str], *words: str) -> None:
-    """Check that a command refused with one line that has these words."""
-    assert done.returncode == 1, done.stdout
-    assert re.fullmatch(r"Error: .*\n", done.stderr), done.stderr
-    for word in words:
-        assert word in done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -118,34 +104,6 @@ def api(said: str) -> Api:
     return Api("127.0.0.1", int(setting("MOVIELENS_PORT")), "course", setting("MOVIELENS_PASSWORD"))
 
 
-def start(airflow: Airflow, dag: str, month: str) -> Run:
-    return Run(dag, month, f"/dags/{dag}/dagRuns/{airflow.trigger(dag, {'month': month})}")
-
-
-def state_of(airflow: Airflow, run: Run) -> str:
-    return str(airflow.patient_get(run.path)["state"])
-
-
-def tasks_of(airflow: Airflow, run: Run) -> dict[str, str]:
-    """Read the state of each task of a run."""
-    tasks = airflow.patient_get(f"{run.path}/taskInstances")["task_instances"]
-    return {task["task_id"]: task["state"] for task in tasks}
-
-
-def wait_until(condition: Callable[[], object], seconds: float = 180) -> None:
-    """Wait for a condition; fail when it does not come true in time."""
-    give_up = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < give_up, "waited too long"
-        time.sleep(0.2)
-
-
-def assert_success(airflow: Airflow, runs: list[Run]) -> None:
-    """Wait until the runs have ended, and check that each succeeded."""
-    wait_until(lambda: all(state_of(airflow, run) in ENDED for run in runs))
-    assert {run: tasks_of(airflow, run) for run in runs} == {run: dict.fromkeys(TASKS, "success") for run in runs}
-
-
 def task_containers() -> list[str]:
     """List the ids of the task containers of this stack, running or not."""
     data = f"{setting('COURSE_STACK')}-data"
@@ -161,30 +119,12 @@ def is_fetching() -> bool:
 
 def stored(month: str) -> list[tuple]:
     """Read a month's rows of every pipeline from the database, in the order of their key."""
-    columns = "pipeline, interval_start, position, movie_id, avg_rating, num_ratings"
-    query = f"SELECT {columns} FROM movie_rankings WHERE interval_start = '{month}-01' ORDER BY 1, 2, 3"  # noqa: S608
-    client = f'MYSQL_PWD="$MYSQL_PASSWORD" mysql --batch --skip-column-names -u "$MYSQL_USER" movies -e "{query}"'
-    rows = (line.split("\t") for line in compose("exec", "-T", "mysql", "sh", "-c", client).splitlines())
-    return [
-        (pipeline, start, int(position), int(movie), round(float(score), 9), int(count))
-        for pipeline, start, position, movie, score, count in rows
-    ]
+    return stored_rows(lambda command: compose("exec", "-T", "mysql", "sh", "-c", command), month)
 
 
 def expected(api: Api, month: str) -> list[tuple]:
     """Work out the rows that both DAGs have to store for a month."""
-    year, number = map(int, month.split("-"))
-    first, after = f"{month}-01", f"{year + number // 12}-{number % 12 + 1:02}-01"
-    ratings = ratings_of(api, first, after, page=10_000)
-    rows = [row for dag in DAGS for row in rows_of(ratings, first, dag)]
-    assert rows
-    return [(*row[:4], round(row[4], 9), row[5]) for row in rows]
-
-
-def found_secrets(text: str) -> list[str]:
-    """List which secrets of .env are in a text."""
-    assert text
-    return [secret for secret in SECRETS if setting(secret) in text]
+    return expected_rows(api, month, *DAGS)
 
 
 # --- before anything is started
