@@ -8,30 +8,35 @@ import shlex
 import shutil
 import subprocess
 import time
+from base64 import b64decode
 from collections.abc import Callable, Iterator
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import click
-import yaml
 from rich.console import Console
 
-from course import images
+from course import images, manifests
 from course.doctor import Finding, ask, check_cluster, check_engine, check_kubectl
+from course.manifests import NAMESPACE, OURS, SERVICES
 from course.places import HOME, REPO
-from course.processes import child
-from course.settings import missing_settings, setting, write_env
+from course.processes import Command, child
+from course.settings import check_passwords, missing_settings, setting, write_env
 
-NAMESPACE = "airflow"
-OURS = "app.kubernetes.io/part-of=airflow-in-containers"  # a label of everything that is made here
 UP_SECONDS = 300
 KIND = "course"  # the name of the kind cluster that is made where there is none
+OLD_DATA = (
+    "The data on the cluster open with the passwords of their first day: put the old .env back, "
+    "or remove the data with `make k8s-down`"
+)
 LOADED = ["movielens-fetch", "movielens-rank", "movielens-store", "movielens-api", "airflow-kubernetes"]
-# the names in the manifests, and the settings that may name another image
-SERVICES = {"mysql": "MYSQL_IMAGE", "postgres": "POSTGRES_IMAGE"}
-# what `up` makes, as far as not everybody with a cluster may make it
-RIGHTS = ("namespaces", "secrets", "deployments.apps", "statefulsets.apps", "roles.rbac.authorization.k8s.io")
+MADE = [  # what `up` makes
+    *("namespaces", "resourcequotas", "limitranges", "serviceaccounts", "configmaps", "secrets", "services"),
+    *("persistentvolumeclaims", "deployments.apps", "statefulsets.apps", "jobs.batch"),
+    *("networkpolicies.networking.k8s.io", "roles.rbac.authorization.k8s.io", "rolebindings.rbac.authorization.k8s.io"),
+]
 
 
 class Cluster:
@@ -44,9 +49,12 @@ class Cluster:
         """Run kubectl, with `given` on its stdin; return what it printed. Raises ClickException with its last words."""
         done = self._try(*arguments, given=given)
         if done.returncode != 0:
-            said = done.stderr.strip().splitlines() or ["no message"]
-            raise click.ClickException(f"kubectl {arguments[0]} failed in context {self.context}: {said[-1]}")
+            raise self._failure(arguments[0], done)
         return done.stdout
+
+    def _failure(self, verb: str, done: subprocess.CompletedProcess[str]) -> click.ClickException:
+        said = done.stderr.strip().splitlines() or ["no message"]
+        return click.ClickException(f"kubectl {verb} failed in context {self.context}: {said[-1]}")
 
     def _try(self, *arguments: str, given: str | None = None) -> subprocess.CompletedProcess[str]:
         command = ["kubectl", "--context", self.context, *arguments]
@@ -62,7 +70,8 @@ class Cluster:
         if self.context == "minikube":  # on a bridge of this machine
             return True
         view = json.loads(self.kubectl("config", "view", "--minify", "--output=json"))
-        host = urlsplit(view["clusters"][0]["cluster"]["server"]).hostname or ""
+        clusters = view["clusters"] or [{"cluster": {}}]  # a context may name one that is not there
+        host = urlsplit(clusters[0]["cluster"].get("server", "")).hostname or ""
         if host in ("localhost", "host.docker.internal", "kubernetes.docker.internal"):
             return True
         with contextlib.suppress(ValueError):
@@ -71,18 +80,31 @@ class Cluster:
         return False
 
     @property
+    def namespace(self) -> dict[str, Any] | None:
+        """The namespace as the cluster has it; None when there is none. Raises ClickException."""
+        done = self._try("get", "namespace", NAMESPACE, "--output=json", "--request-timeout=5s")
+        if done.returncode == 0:
+            return dict(json.loads(done.stdout))
+        if "(NotFound)" in done.stderr:
+            return None
+        raise self._failure("get", done)
+
+    @property
     def is_ours(self) -> bool | None:
-        """Tell whether the namespace is the course's; None when there is none."""
-        found = self._try("get", "namespace", NAMESPACE, "--output=json", "--request-timeout=5s")
-        if found.returncode != 0:
+        """Tell whether the namespace is the course's; None when there is none. Raises ClickException."""
+        if (found := self.namespace) is None:
             return None
         label, value = OURS.split("=")
-        return bool(json.loads(found.stdout)["metadata"].get("labels", {}).get(label) == value)
+        return bool(found["metadata"].get("labels", {}).get(label) == value)
+
+    def check_answers(self) -> None:
+        """Raise ClickException when the cluster does not answer."""
+        _require(check_cluster(self.context))
 
     def check(self) -> None:
         """Check that the cluster answers, lets us, and has no other Airflow. Raises ClickException."""
-        _require(check_cluster(self.context))
-        for what in RIGHTS:
+        self.check_answers()
+        for what in MADE:
             if self._try("auth", "can-i", "create", what, "--namespace", NAMESPACE).returncode != 0:
                 raise click.ClickException(
                     f"context {self.context} has no right to create {what}: ask for it, or take a cluster of your own"
@@ -96,55 +118,74 @@ class Cluster:
 
     def up(self, console: Console) -> None:
         """Bring the images to the cluster, apply k8s/, and wait until all is ready. Raises ClickException."""
+        _require(check_engine())  # it has the images
+        if (found := self.namespace) and found["status"]["phase"] == "Terminating":
+            with console.status(f"waiting until the old namespace {NAMESPACE} is gone"):
+                self.kubectl("wait", "--for=delete", f"namespace/{NAMESPACE}", "--timeout=180s")
         again = bool(self.is_ours)
         if missing := missing_settings():
             if again:
-                raise click.ClickException(
-                    f"{', '.join(missing)} missing in .env, but the data that its passwords open are on the cluster: "
-                    "put it back, or remove the data with `make k8s-down`"
-                )
+                raise click.ClickException(f"{', '.join(missing)} missing in .env. {OLD_DATA}")
             write_env()
             console.print("made .env, with passwords for this machine")
-        if images.missing():
-            console.print("building the images (once)")
-            images.build(console)
+        check_passwords()
+        if again:
+            self._check_databases()
+        images.build(console)  # among them Airflow's, with the DAGs as they are now
         anew = self.load_images(console)
         began = time.monotonic()
         with console.status("applying k8s/"):
             self.kubectl("apply", "--filename", str(REPO / "k8s" / "pipeline" / "namespace.yaml"))
             # server-side, or kubectl would write each password into an annotation too
-            self.kubectl("apply", "--server-side", "--force-conflicts", "--filename", "-", given=json.dumps(_secrets()))
+            self.kubectl(
+                "apply", "--server-side", "--force-conflicts", "--filename", "-", given=json.dumps(manifests.secrets())
+            )
             # a Job cannot be changed, only made anew
             self.kubectl("--namespace", NAMESPACE, "delete", "job", "airflow-migrate", "--ignore-not-found")
             for folder in ("pipeline", "airflow"):
-                self.kubectl("apply", "--filename", "-", given=self.manifests(folder))
+                built = self.kubectl("kustomize", str(REPO / "k8s" / folder))
+                self.kubectl("apply", "--filename", "-", given=manifests.named_here(built))
             if again and anew:  # the same names stand for other images now
                 self.kubectl("--namespace", NAMESPACE, "rollout", "restart", "deployment")
         self._wait(console, began)
 
-    def manifests(self, folder: str) -> str:
-        """Build a folder of k8s/ with the names that the images have here, as YAML."""
-        built = self.kubectl("kustomize", str(REPO / "k8s" / folder))
-        return yaml.safe_dump_all(_renamed(one) for one in yaml.safe_load_all(built))
+    def _check_databases(self) -> None:
+        """Raise ClickException when .env is not the one that the databases on the cluster were made with."""
+        for name in ("postgres", "mysql"):
+            secret = self._try("--namespace", NAMESPACE, "get", "secret", name, "--output=json")
+            if secret.returncode != 0:  # an `up` that did not get that far
+                continue
+            password = b64decode(json.loads(secret.stdout)["data"]["password"]).decode()
+            if password != setting(f"{name.upper()}_PASSWORD"):
+                raise click.ClickException(f"{name.upper()}_PASSWORD in .env is not the one on the cluster. {OLD_DATA}")
 
     def load_images(self, console: Console) -> bool:
         """Bring the images to where the cluster's nodes find them; tell whether any was not there yet."""
         wanted = {name: images.inspect(name) for name in _built_here()}
         ids = {name: str(found["Id"]) for name, found in wanted.items() if found}
-        # the cluster's own name, so that one which is made anew is not taken for the one before
-        uid = self.get("namespace", "kube-system")["metadata"]["uid"]
-        record = HOME / "clusters" / f"{uid}.json"
-        there = json.loads(record.read_text()) if record.exists() else {}
-        missing = [name for name, id_ in ids.items() if there.get(name) != id_]
+        # for another registry they have to be brought again
+        state = {"registry": setting("REGISTRY"), "images": ids}
+        record = self._record()
+        there = {}
+        with contextlib.suppress(FileNotFoundError, ValueError):  # none, or half of one
+            there = json.loads(record.read_text())
+        known = there.get("images", {}) if there.get("registry") == state["registry"] else {}
+        missing = [name for name, id_ in ids.items() if known.get(name) != id_]
         if not missing:
             return False
         began = time.monotonic()
         with console.status(f"bringing {len(missing)} images to the cluster"):
             self._bring(missing)
         record.parent.mkdir(parents=True, exist_ok=True)
-        record.write_text(json.dumps(ids))
+        record.write_text(json.dumps(state))
         console.print(f"  {time.monotonic() - began:5.0f} s  {len(missing)} images are there", highlight=False)
         return True
+
+    def _record(self) -> Path:
+        """The file that says which images were brought. `down` removes it, and `up` then brings them all again."""
+        # the cluster's own name, so that one which is made anew is not taken for the one before
+        uid = self.get("namespace", "kube-system")["metadata"]["uid"]
+        return HOME / "clusters" / f"{uid}.json"
 
     def _bring(self, names: list[str]) -> None:
         """Use the way in that the cluster has. Raises ClickException for one that is not known."""
@@ -154,14 +195,20 @@ class Cluster:
                 _run(["docker", "tag", name, f"{registry.rstrip('/')}/{name}"])
                 _run(["docker", "push", "--quiet", f"{registry.rstrip('/')}/{name}"])
         elif load := setting("LOAD"):
+            try:
+                command = shlex.split(load)
+            except ValueError as error:
+                raise click.ClickException(f"LOAD={load} is no command: {error}") from None
             with subprocess.Popen(["docker", "save", *names], stdout=subprocess.PIPE) as archive:  # noqa: S607
-                _run(shlex.split(load), stdin=archive.stdout)
+                _run(command, stdin=archive.stdout)
+            if archive.returncode != 0:
+                raise click.ClickException("docker save failed: is the engine up, and is there room on the disk?")
         elif kind[0] == "kind":
             _run(["kind", "load", "docker-image", "--name", kind[2], *names])
         elif kind[0] == "k3d":
             _run(["k3d", "image", "import", "--cluster", kind[2], *names])
         elif self.context == "minikube":
-            _run(["minikube", "image", "load", *names])
+            _run(["minikube", "--profile", "minikube", "image", "load", *names])
         elif self.context not in ("docker-desktop", "orbstack", "rancher-desktop"):  # they share the engine's images
             raise click.ClickException(
                 f"how do images get to context {self.context}? Set REGISTRY to a registry that its nodes pull from, "
@@ -203,25 +250,38 @@ class Cluster:
     # --- in and out
 
     @contextlib.contextmanager
-    def forwarded(self) -> Iterator[str]:
-        """Forward a free port of this machine to Airflow's; give the address."""
-        command = ["kubectl", "--context", self.context, "--namespace", NAMESPACE, "port-forward"]
+    def forwarded(self) -> Iterator[Callable[[], str]]:
+        """Forward a free port of this machine to Airflow's; give what tells the address.
+
+        kubectl's forwarding ends with the pod or the API server that it goes to. Asking for the address mends it then.
+        """
+        command: Command = ["kubectl", "--context", self.context, "--namespace", NAMESPACE]
+        command += ["port-forward", "service/airflow-api-server", ":8080"]
         (HOME / "logs").mkdir(parents=True, exist_ok=True)
-        with (
-            (HOME / "logs" / "port-forward.log").open("w+") as log,
-            child([*command, "service/airflow-api-server", ":8080"], os.environ, log, pipe_stdout=True) as process,
-        ):
-            assert process.stdout is not None  # noqa: S101 (for the type checker: it is piped)
-            found = re.search(r"127\.0\.0\.1:(\d+)", process.stdout.readline())
-            if not found:
-                process.wait()
-                log.seek(0)
-                raise click.ClickException(f"no way to Airflow in context {self.context}: {log.read().strip()}")
-            yield f"http://127.0.0.1:{found[1]}"
+        with (HOME / "logs" / "port-forward.log").open("w+") as log, contextlib.ExitStack() as running:
+            process: subprocess.Popen[str] | None = None
+            found = ""
+
+            def address() -> str:
+                nonlocal process, found
+                if process is None or process.poll() is not None:
+                    running.close()
+                    process = running.enter_context(child(command, os.environ, log, pipe_stdout=True))
+                    assert process.stdout is not None  # noqa: S101 (for the type checker: it is piped)
+                    match = re.search(r"127\.0\.0\.1:(\d+)", process.stdout.readline())
+                    if not match:
+                        process.wait()
+                        log.seek(0)
+                        said = log.read().strip().splitlines() or ["no message"]
+                        raise click.ClickException(f"no way to Airflow in context {self.context}: {said[-1]}")
+                    found = f"http://127.0.0.1:{match[1]}"
+                return found
+
+            yield address
 
     def down(self, console: Console) -> None:
         """Remove the namespace with all that is in it, and the volumes that were made for it. Raises ClickException."""
-        _require(check_cluster(self.context))
+        self.check_answers()
         if self.is_ours is None:
             console.print(f"nothing of the course is in context {self.context}")
             return
@@ -229,7 +289,10 @@ class Cluster:
             raise click.ClickException(f"namespace {NAMESPACE} in context {self.context} is not the course's: it stays")
         with console.status(f"removing namespace {NAMESPACE}"):
             self.kubectl("delete", "namespace", NAMESPACE, "--timeout=180s")
-            self.kubectl("delete", "persistentvolumes", "--selector", OURS)
+            # those of an overlay; volumes are the cluster's, and not everybody may see them
+            if volumes := self._try("get", "persistentvolumes", "--selector", OURS, "--output=name").stdout.split():
+                self.kubectl("delete", *volumes)
+            self._record().unlink(missing_ok=True)
         console.print(f"namespace {NAMESPACE} is gone from context {self.context}")
         if self.context == f"kind-{KIND}":
             console.print(f"the cluster stays: `kind delete cluster --name {KIND}` removes it")
@@ -263,12 +326,14 @@ def choose(context: str | None, make: Callable[[], str] | None = None) -> Cluste
         text=True,
         check=False,
     )
+    if listed.returncode != 0:
+        raise click.ClickException(f"kubectl cannot read its configuration: {listed.stderr.strip().splitlines()[-1]}")
     known = listed.stdout.split()
+    current = context or current_context()
+    if current and current not in known:
+        raise click.ClickException(f"no context {current}; kubectl knows {', '.join(known) or 'none'}")
     if context:
-        if context not in known:
-            raise click.ClickException(f"no context {context}; kubectl knows {', '.join(known) or 'none'}")
         return Cluster(context)
-    current = current_context()
     if not current:
         if make and shutil.which("kind"):
             return Cluster(make())
@@ -288,7 +353,10 @@ def make_kind_cluster(console: Console) -> str:
     """Make a cluster of one node with kind; return its context. Raises ClickException."""
     _require(check_engine())
     with console.status(f"making a kind cluster {KIND}"):
-        _run(["kind", "create", "cluster", "--name", KIND, "--wait", "120s"])
+        if KIND in _run(["kind", "get", "clusters"]).split():  # kubectl has forgotten it
+            _run(["kind", "export", "kubeconfig", "--name", KIND])
+        else:
+            _run(["kind", "create", "cluster", "--name", KIND, "--wait", "120s"])
     return f"kind-{KIND}"
 
 
@@ -297,8 +365,8 @@ def _require(finding: Finding) -> None:
         raise click.ClickException(str(finding))
 
 
-def _run(command: list[str], stdin: Any = None) -> None:
-    """Run a command to its end. Raises ClickException with its last line."""
+def _run(command: list[str], stdin: Any = None) -> str:
+    """Run a command to its end; return what it printed. Raises ClickException with its last line."""
     try:
         done = subprocess.run(command, stdin=stdin, capture_output=True, text=True, check=False)
     except FileNotFoundError:
@@ -306,6 +374,7 @@ def _run(command: list[str], stdin: Any = None) -> None:
     if done.returncode != 0:
         said = done.stderr.strip().splitlines() or ["no message"]
         raise click.ClickException(f"{shlex.join(command[:3])} failed: {said[-1]}")
+    return done.stdout
 
 
 def _built_here() -> list[str]:
@@ -314,53 +383,6 @@ def _built_here() -> list[str]:
     return [f"course/{name}:{images.VERSION}" for name in LOADED] + [
         one for one in services if one.startswith("course/")
     ]
-
-
-def _renamed(resource: dict[str, Any]) -> dict[str, Any]:
-    """Give a resource the names that the images have here."""
-    registry = f"{setting('REGISTRY').rstrip('/')}/" if setting("REGISTRY") else ""
-    template = resource.get("spec", {}).get("template", {}).get("spec", {})
-    for container in template.get("initContainers", []) + template.get("containers", []):
-        name = container["image"].partition(":")[0]
-        container["image"] = setting(SERVICES.get(name, "")) or container["image"]
-        if container["image"].startswith("course/"):
-            container["image"] = registry + container["image"]
-    if resource["kind"] == "ConfigMap" and resource["metadata"]["name"] == "airflow-settings":
-        repository = "AIRFLOW__KUBERNETES_EXECUTOR__WORKER_CONTAINER_REPOSITORY"
-        resource["data"] |= {repository: registry + resource["data"][repository], "COURSE_REGISTRY": registry}
-    return resource
-
-
-def _secrets() -> dict[str, Any]:
-    """Make the Secrets of k8s/README.md from .env."""
-    postgres, mysql = setting("POSTGRES_PASSWORD"), setting("MYSQL_PASSWORD")
-    secrets = {
-        "movielens-login": {"password": setting("MOVIELENS_PASSWORD")},
-        "mysql": {"password": mysql},
-        "database-login": {"url": f"mysql://course:{mysql}@mysql/movies"},
-        "postgres": {"password": postgres},
-        "airflow-admin": {"password": setting("AIRFLOW_PASSWORD")},
-        "airflow": {
-            "database-url": f"postgresql+psycopg2://airflow:{postgres}@postgres/airflow",
-            "fernet-key": setting("FERNET_KEY"),
-            "api-secret-key": setting("API_SECRET_KEY"),
-            "jwt-secret": setting("JWT_SECRET"),
-        },
-    }
-    label, value = OURS.split("=")
-    return {
-        "apiVersion": "v1",
-        "kind": "List",
-        "items": [
-            {
-                "apiVersion": "v1",
-                "kind": "Secret",
-                "metadata": {"name": name, "namespace": NAMESPACE, "labels": {label: value}},
-                "stringData": content,
-            }
-            for name, content in secrets.items()
-        ],
-    }
 
 
 def _is_ready(one: dict[str, Any]) -> bool:

@@ -1,6 +1,7 @@
 """Trigger a DAG over Airflow's REST API and follow the run to its end."""
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -17,31 +18,31 @@ LOG_LINES = 40
 
 
 class Airflow:
-    """Airflow's REST API (v2) behind one address, logged in.
+    """Airflow's REST API (v2), logged in.
 
-    Raises ClickException, one line, when nothing answers there or the login is refused.
+    `address` is asked before each request, for a way in that was cut may be mended there. `start` is the command that
+    starts Airflow. Raises ClickException, one line, when nothing answers or the login is refused.
     """
 
-    def __init__(self, address: str, user: str, password: str) -> None:
-        self.address = address
+    def __init__(self, address: Callable[[], str], user: str, password: str, start: str = "make compose-up") -> None:
+        self._address, self._start = address, start
         self._session = requests.Session()
         self._session.trust_env = False  # no proxy, no .netrc: the stack is on this machine
         answer = self._ask("POST", "/auth/token", json={"username": user, "password": password})
         if answer.status_code == requests.codes.unauthorized:
             raise click.ClickException(
-                f"{address} refuses the login {user}: is AIRFLOW_PASSWORD in .env the one it was made with?"
+                f"{address()} refuses the login {user}: is AIRFLOW_PASSWORD in .env the one it was made with?"
             )
         self._session.headers["Authorization"] = f"Bearer {self._json(answer)['access_token']}"
 
     def _ask(self, method: str, path: str, **more: Any) -> requests.Response:
+        address = self._address()
         try:
-            return self._session.request(method, self.address + path, timeout=30, **more)
+            return self._session.request(method, address + path, timeout=30, **more)
         except requests.ConnectionError:
-            raise click.ClickException(
-                f"nothing answers at {self.address}: start the stack with `make compose-up`"
-            ) from None
+            raise click.ClickException(f"nothing answers at {address}: start Airflow with `{self._start}`") from None
         except requests.Timeout:
-            raise click.ClickException(f"{self.address} did not answer in 30 s") from None
+            raise click.ClickException(f"{address} did not answer in 30 s") from None
 
     @staticmethod
     def _json(answer: requests.Response) -> Any:

@@ -2,9 +2,12 @@
 
 import base64
 import os
+import re
 import secrets
 from collections.abc import Callable
 from pathlib import Path
+
+import click
 
 from course.places import REPO
 
@@ -60,6 +63,13 @@ def setting(name: str) -> str:
 def missing_settings() -> list[str]:
     """List the settings that the stack needs and nobody has made."""
     return [name for name in MAKERS if not setting(name)]
+
+
+def check_passwords() -> None:
+    """Raise ClickException for a password of the learner's own that would break a URL or JSON that it stands in."""
+    for name in MAKERS:
+        if name.endswith("_PASSWORD") and re.search(r"[^A-Za-z0-9._~-]", setting(name)):
+            raise click.ClickException(f"{name} in .env may have letters, digits and . _ ~ - and nothing else")
 
 
 def read_env() -> dict[str, str]:

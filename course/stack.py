@@ -16,7 +16,7 @@ from course import images
 from course.doctor import ask, check_compose, check_engine, check_for_stack
 from course.places import LOGS, REPO, shown
 from course.processes import Command, child
-from course.settings import ENV_FILE, MAKERS, missing_settings, setting, write_env
+from course.settings import ENV_FILE, MAKERS, check_passwords, missing_settings, setting, write_env
 
 UP_SECONDS = 300
 CRASHES = 3  # looks at which a service was seen ended by an error: then it will not get well
@@ -79,6 +79,7 @@ def complete_settings(console: Console) -> None:
         console.print("made .env, with passwords for this machine")
     if missing := missing_settings():
         raise click.ClickException(f"{', '.join(missing)} missing in .env: `make env` adds what is missing")
+    check_passwords()
 
 
 def services() -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import click
 
 from course import stack
-from course.cluster import Cluster, current_context
+from course.cluster import Cluster, choose, current_context
 from course.rest import Airflow
 from course.settings import setting
 
@@ -20,26 +20,32 @@ def running_airflow(on: str | None = None, context: str | None = None) -> Iterat
 
     Raises ClickException, one line, when there is none, or none that was asked for.
     """
-    in_stack = on == "stack" or (on is None and context is None and _stack_is_up())
-    cluster = None if on == "stack" else _cluster(context)
+    asked_for_cluster = on == "cluster" or context is not None
+    in_stack = on == "stack" or (not asked_for_cluster and _stack_is_up())
+    cluster = None if on == "stack" else choose(context) if asked_for_cluster else _current_cluster()
+    if cluster and asked_for_cluster:
+        cluster.check_answers()
+        if not cluster.is_ours:
+            raise click.ClickException(f"no Airflow in context {cluster.context}: `make k8s-up` puts it there")
     if in_stack and cluster:
         raise click.ClickException("both the stack and the cluster are up: say which, ON=stack or ON=cluster")
     if cluster:
         with cluster.forwarded() as address:
-            yield Airflow(address, USER, setting("AIRFLOW_PASSWORD"))
-    elif on == "cluster" or context:
-        raise click.ClickException("no Airflow on the cluster: `make k8s-up` puts it there")
+            yield Airflow(address, USER, setting("AIRFLOW_PASSWORD"), "make k8s-up")
     else:
-        yield Airflow(f"http://127.0.0.1:{setting('AIRFLOW_PORT')}", USER, setting("AIRFLOW_PASSWORD"))
+        yield Airflow(lambda: f"http://127.0.0.1:{setting('AIRFLOW_PORT')}", USER, setting("AIRFLOW_PASSWORD"))
 
 
 def _stack_is_up() -> bool:
     return shutil.which("docker") is not None and bool(stack.services())
 
 
-def _cluster(context: str | None) -> Cluster | None:
-    """Give the cluster of a context, by default the current one, when the course's Airflow is there."""
-    if not shutil.which("kubectl") or not (name := context or current_context()):
+def _current_cluster() -> Cluster | None:
+    """Give the cluster of the current context, when it is up and the course's Airflow is there."""
+    if not shutil.which("kubectl") or not (name := current_context()):
         return None
     cluster = Cluster(name)
-    return cluster if cluster.is_ours else None
+    try:
+        return cluster if cluster.is_ours else None
+    except click.ClickException:  # it is down, or somebody else's
+        return None

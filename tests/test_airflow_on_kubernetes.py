@@ -7,6 +7,8 @@ import base64
 import json
 import re
 import secrets
+import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,12 +34,14 @@ from whole_airflow import (
 
 from course.cluster import NAMESPACE, choose
 from course.embedded import Api
+from course.places import REPO
 from course.rest import ENDED, Airflow
 from course.settings import setting
 
 pytestmark = pytest.mark.kubernetes
 
 DAG = "03_kubernetes"
+CI_CLUSTER = REPO / "ci" / "kubernetes.sh"
 MONTHS = ("2019-01", "2019-02", "2019-03")
 TASK_POD = "kubernetes_pod_operator=True"
 # what each ServiceAccount may do, beyond what every account of the cluster may ask about itself
@@ -128,8 +132,8 @@ def said(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def airflow(said: str, cluster: Cluster) -> Iterator[Airflow]:
     """The REST API of the Airflow on the cluster."""
-    with cluster.forwarded("airflow-api-server", 8080) as port:
-        yield Airflow(f"http://127.0.0.1:{port}", "airflow", setting("AIRFLOW_PASSWORD"))
+    with choose(None).forwarded() as address:
+        yield Airflow(address, "airflow", setting("AIRFLOW_PASSWORD"))
 
 
 @pytest.fixture(scope="module")
@@ -326,12 +330,27 @@ def test_a_pod_deleted_in_the_middle_of_a_run_costs_neither_a_row_nor_a_pod(
     wait_until(lambda: task_pods(cluster) == [], 60)
 
 
+@pytest.mark.parametrize(("month", "program"), [("2019-09", "kubelet"), ("2019-10", "kube-apiserver")])
+def test_a_program_of_the_cluster_that_is_away_for_20_seconds_costs_neither_a_row_nor_a_pod(
+    slow_api: None, cluster: Cluster, airflow: Airflow, month: str, program: str
+) -> None:
+    if cluster.context != "course-ci":
+        pytest.skip("the programs of this cluster are not ours to stop")
+    run = start(airflow, DAG, month)
+    wait_until(lambda: task_pods(cluster, "fetch_ratings", "--field-selector=status.phase=Running"))
+    subprocess.run([CI_CLUSTER, "stop", program], check=True)
+    time.sleep(20)
+    subprocess.run([CI_CLUSTER, "start", program], check=True)
+    assert_success(airflow, [run], 300)
+    wait_until(lambda: task_pods(cluster) == [], 60)
+
+
 def test_no_row_is_lost_or_doubled_by_the_faults(slow_api: None, cluster: Cluster) -> None:
     cluster.kubectl("set", "env", "deployment/movielens-api", *(f"{name}-" for name in SLOW_API))
     cluster.kubectl("rollout", "status", "deployment/movielens-api", "--timeout=60s")
     with cluster.forwarded("movielens-api", 80) as port:
         api = Api("127.0.0.1", port, "course", setting("MOVIELENS_PASSWORD"))
-        for month in ("2019-06", "2019-07", "2019-08"):
+        for month in ("2019-06", "2019-07", "2019-08", "2019-09", "2019-10"):
             assert stored(cluster, month) == expected(api, month), month
 
 

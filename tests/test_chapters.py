@@ -27,8 +27,8 @@ class Step(NamedTuple):
 
 
 def steps_of(page: Path) -> list[Step]:
-    """Read the console blocks of a page, one command each."""
-    blocks = re.findall(r"^```console\n\$ (.+?)\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
+    """Read the console blocks of a page, one command each, on a line of its own or more with a backslash between."""
+    blocks = re.findall(r"^```console\n\$ (.+?)(?<!\\)\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
     return [Step(command, output) for command, output in blocks]
 
 

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import click
 import pytest
 
 from course import settings
@@ -62,3 +63,12 @@ def test_a_setting_is_the_one_that_compose_takes(env_file: Path, monkeypatch: py
 def test_airflow_never_runs_as_root(env_file: Path) -> None:
     settings.write_env()
     assert settings.read_env()["AIRFLOW_UID"] == str(os.getuid() or 50000)
+
+
+def test_made_passwords_fit_where_they_stand_and_others_are_named(env_file: Path) -> None:
+    settings.write_env()
+    settings.check_passwords()
+    env_file.write_text("MYSQL_PASSWORD=p@ss\n")
+    with pytest.raises(click.ClickException, match=r"MYSQL_PASSWORD in \.env may have letters, digits") as refused:
+        settings.check_passwords()
+    assert "p@ss" not in refused.value.message

@@ -95,7 +95,7 @@ def said(name: str, request: pytest.FixtureRequest) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def airflow(said: str) -> Airflow:
     """The REST API of the stack."""
-    return Airflow(f"http://127.0.0.1:{setting('AIRFLOW_PORT')}", "airflow", setting("AIRFLOW_PASSWORD"))
+    return Airflow(lambda: f"http://127.0.0.1:{setting('AIRFLOW_PORT')}", "airflow", setting("AIRFLOW_PASSWORD"))
 
 
 @pytest.fixture(scope="module")
