@@ -13,6 +13,9 @@ if [ "$(id -u)" -ne 0 ] || ! command -v apt-get > /dev/null; then
   echo "$0: needs Debian and root to install ${missing[*]}" >&2
   exit 1
 fi
+# one at a time: apt waits for itself in some places, and gives up in others
+exec 9> /run/lock/course-apt
+flock 9
 policy=/usr/sbin/policy-rc.d # with this file, a package's script that asks to start a service is told no
 if [ ! -e "$policy" ]; then
   trap 'rm -f "$policy"' EXIT

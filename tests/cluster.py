@@ -72,9 +72,13 @@ class Cluster:
         pods = self.core.list_namespaced_pod(self.namespace, label_selector=TASK_PODS).items
         return [pod for pod in pods if not (pod.metadata.deletion_timestamp and pod.status.phase == "Pending")]
 
+    def living_pods(self) -> list[client.V1Pod]:
+        """List the task pods that nobody deleted."""
+        return [pod for pod in self.task_pods() if not pod.metadata.deletion_timestamp]
+
     def prints(self, word: str, name: str | None = None) -> bool:
-        """Tell whether a task pod, or the one of that name, has printed a word."""
-        for one in [name] if name else [pod.metadata.name for pod in self.task_pods()]:
+        """Tell whether a task pod that nobody deleted, or the one of that name, has printed a word."""
+        for one in [name] if name else [pod.metadata.name for pod in self.living_pods()]:
             with suppress(ApiException):  # it has no log yet, or is gone
                 if word in (self.core.read_namespaced_pod_log(one, self.namespace) or ""):
                     return True

@@ -3,7 +3,6 @@
 import json
 import os
 import secrets
-import shutil
 import signal
 import sqlite3
 import subprocess
@@ -207,7 +206,12 @@ def test_two_runs_of_a_month_at_once_leave_one_whole_copy(
     for number in "12":  # each with a metadata database of its own: this is about the containers
         home = tmp_path / number
         home.mkdir()
-        shutil.copy(AIRFLOW_HOME / "airflow.db", home)
+        # not as a file: closing that would end SQLite's locks, which this process holds for Airflow
+        with (
+            closing(sqlite3.connect(AIRFLOW_HOME / "airflow.db")) as ours,
+            closing(sqlite3.connect(home / "airflow.db")) as copy,
+        ):
+            ours.backup(copy)
         log = (home / "log").open("w")
         environment = os.environ | {"AIRFLOW_HOME": str(home)}
         command = [sys.executable, "-c", script]

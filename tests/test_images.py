@@ -220,9 +220,9 @@ def test_a_build_context_is_small_and_holds_no_environment(one: images.Image, tm
     dockerfile = one.dockerfile or one.context / "Dockerfile"
     everything = tmp_path / "Dockerfile"
     everything.write_text("FROM scratch\nCOPY . /\n")
-    ignored = dockerfile.with_name("Dockerfile.dockerignore")
+    ignored = dockerfile.with_name(f"{dockerfile.name}.dockerignore")
     if ignored.exists():
-        shutil.copy(ignored, tmp_path)
+        shutil.copy(ignored, f"{everything}.dockerignore")
     build("--file", str(everything), "--output", f"type=tar,dest={tmp_path / 'context.tar'}", str(one.context))
     with tarfile.open(tmp_path / "context.tar") as archive:
         files = {Path(entry.name): entry.size for entry in archive if entry.isfile()}

@@ -20,7 +20,7 @@ from cluster import Cluster, Watch, wait_until
 from drive import load_dag
 from engine import TASK_UID, image
 from killing import WAITING, when
-from kubernetes.client import ApiException, V1Pod
+from kubernetes.client import ApiException
 
 from course.places import AIRFLOW_HOME, REPO
 
@@ -66,12 +66,7 @@ def kubeconfig_of_a_worker(cluster: Cluster) -> str:
 def _no_pod_is_left(cluster: Cluster) -> Iterator[None]:
     """Holds after success and failure alike; that the last ones are gone for good, `cluster` waits for."""
     yield
-    assert [pod.metadata.name for pod in living_pods(cluster)] == []
-
-
-def living_pods(cluster: Cluster) -> list[V1Pod]:
-    """List the pods that nobody deleted."""
-    return [pod for pod in cluster.task_pods() if not pod.metadata.deletion_timestamp]
+    assert [pod.metadata.name for pod in cluster.living_pods()] == []
 
 
 class Tour:
@@ -206,7 +201,7 @@ def test_a_pod_that_somebody_deletes_fails_the_run(cluster: Cluster) -> None:
     def delete() -> None:
         cluster.kubectl("delete", "pod", "--selector=course/made-by=client", "--now", "--wait=false")
 
-    with when(lambda: "Running" in [pod.status.phase for pod in living_pods(cluster)], delete):
+    with when(lambda: "Running" in [pod.status.phase for pod in cluster.living_pods()], delete):
         tour = Tour(cluster, client_of(["python3", "-c", WAITING]))
     assert (tour.state, tour.states["client.watch_pod"]) == ("failed", "failed")
     assert "AirflowException: somebody deleted pod client-" in tour.log
@@ -317,7 +312,7 @@ def test_pod_override_makes_the_pod_of_a_worker_larger(cluster: Cluster) -> None
     try:
         for pod in pods.values():
             cluster.core.create_namespaced_pod(cluster.namespace, pod)
-        wait_until(lambda: [pod.status.phase for pod in living_pods(cluster)] == ["Succeeded"] * 2, "two workers")
+        wait_until(lambda: [pod.status.phase for pod in cluster.living_pods()] == ["Succeeded"] * 2, "two workers")
         said = {name: json.loads(cluster.kubectl("logs", pod.metadata.name)) for name, pod in pods.items()}
     finally:
         print(cluster.kubectl("describe", "pods"))  # pytest shows it

@@ -37,6 +37,7 @@ def pipeline(airflow_database: None, tmp_path_factory: pytest.TempPathFactory) -
     with KubernetesPipeline(tmp_path_factory.mktemp("pipeline")).up() as one, pytest.MonkeyPatch.context() as patch:
         patch.setenv(CONNECTION, one.cluster.connection())
         yield one
+        wait_until(lambda: one.cluster.task_pods() == [], "a namespace without task pods", 20)
 
 
 @pytest.fixture(scope="module")
@@ -46,9 +47,9 @@ def cluster(pipeline: KubernetesPipeline) -> Cluster:
 
 @pytest.fixture(autouse=True)
 def _no_pod_is_left(cluster: Cluster) -> Iterator[None]:
-    """Holds after success, failure, kill and timeout alike."""
+    """Holds after success, failure, kill and timeout alike; that all of them go in the end, `pipeline` waits for."""
     yield
-    wait_until(lambda: cluster.task_pods() == [], "a namespace without task pods", 20)
+    assert [pod.metadata.name for pod in cluster.living_pods()] == []
 
 
 DAY = datetime(2019, 2, 1, tzinfo=UTC)  # a run of a logical date has no random part in its run_id
