@@ -13,7 +13,7 @@ import pytest
 
 from course.cluster import NAMESPACE, choose
 from course.doctor import PORTS
-from course.places import REPO
+from course.places import HOME, REPO
 
 CHAPTERS = sorted((REPO / "chapters").glob("*.md"))
 PAGES = [REPO / "README.md", *CHAPTERS]
@@ -97,17 +97,19 @@ def free_port() -> str:
 
 
 def shell() -> dict[str, str]:
-    """Give the environment of a learner's shell, with names and ports of its own for a stack."""
-    # not under make, and without the homes of the tests
-    ours = ("AIRFLOW_HOME", "AIRFLOW__", "COURSE_HOME", "MAKE", "MFLAGS")
+    """Give the environment of a learner's shell, with a home of its own, and names and ports of its own for a stack."""
+    # not under make, and without the settings of the tests
+    ours = ("AIRFLOW_HOME", "AIRFLOW__", "MAKE", "MFLAGS")
     env = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
-    return env | {"COURSE_STACK": f"course-chapter-{uuid.uuid4().hex[:6]}"} | {port: free_port() for port in PORTS}
+    env |= {"COURSE_HOME": str(HOME / "learner"), "COURSE_STACK": f"course-chapter-{uuid.uuid4().hex[:6]}"}
+    return env | {port: free_port() for port in PORTS}
 
 
 def type_all(chapter: str, env: dict[str, str]) -> None:
     """Type the commands of a chapter, one after the other, and compare what they print with what it shows."""
     for step in steps_of(REPO / "chapters" / chapter):
         command = step.command.replace("127.0.0.1:5001", f"127.0.0.1:{env['REGISTRY_PORT']}")
+        command = command.replace("$PWD/.course/", "$COURSE_HOME/")
         done = subprocess.run(
             ["bash", "-c", command],  # noqa: S607 (a learner's shell)
             cwd=REPO,
