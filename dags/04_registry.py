@@ -12,6 +12,7 @@ Trigger it with the digests of an older run as its param, and the images of that
 from datetime import timedelta
 
 from airflow.sdk import DAG, Param, task
+from airflow.sdk.exceptions import AirflowFailException, AirflowNotFoundException
 from docker.types import Mount
 from movie_ratings import DAILY, FETCH, FIRST_MONTH, PARAMS, RANK, RANKINGS, STACK, STORE, TAG, month_of_interval
 from task_container import TaskContainer
@@ -24,17 +25,24 @@ DATA = Mount(target="/data", source=f"{STACK}-data", type="volume")
 
 @task
 def resolve_images(params: dict) -> dict[str, str]:
-    """Name the image of each task by its digest, as the engine calls it: registry/course/NAME@sha256:..."""
+    """Name the image of each task by its digest, as the engine calls it: registry/course/NAME@sha256:...
+
+    A registry that is down may be up at the next try. A tag that is not there is not there then either.
+    """
     from docker_registry import DockerRegistryHook  # here, because the file is parsed often and this task runs once
+    from docker_registry_api import LASTING
 
     registry = DockerRegistryHook(REGISTRY)
     images = {}
-    for name in IMAGES:
-        repository = f"course/{name}"
-        chosen = (params["digests"] or {}).get(name)
-        if not chosen:
-            chosen = registry.get_image_digest(repository, params["tag"]) if params["pin"] else params["tag"]
-        images[name] = registry.reference(repository, chosen)
+    try:
+        for name in IMAGES:
+            repository = f"course/{name}"
+            chosen = (params["digests"] or {}).get(name)
+            if not chosen:
+                chosen = registry.get_image_digest(repository, params["tag"]) if params["pin"] else params["tag"]
+            images[name] = registry.reference(repository, chosen)
+    except (*LASTING, AirflowNotFoundException) as error:  # the last: no such connection
+        raise AirflowFailException(str(error)) from None
     return images
 
 

@@ -8,7 +8,7 @@ from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperato
 from airflow.sdk import DAG, TaskGroup, task
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from kubernetes.client import models as k8s
-from movie_ratings import image
+from movie_ratings import PULL_POLICY, image
 from pod_problem import ended
 from task_pod import CONNECT, RESTRICTED
 
@@ -65,6 +65,7 @@ def create_pod(command: list[str], run_id=None) -> str:
     container = k8s.V1Container(
         name="base",
         image=image("movielens-rank"),
+        image_pull_policy=PULL_POLICY,
         command=command,  # in place of the image's ENTRYPOINT; `args` would be in place of its CMD
         resources=RESOURCES,
         security_context=RESTRICTED["container_security_context"],
@@ -154,6 +155,7 @@ with DAG(
         "owner": "course",
         # of the operator's pods
         "image": image("movielens-rank"),
+        "image_pull_policy": PULL_POLICY,
         "labels": LABELS,
         "container_resources": RESOURCES,
         "startup_timeout_seconds": 60,

@@ -7,35 +7,33 @@ the one that rank-movies makes of all ratings of the year at once, byte for byte
 
 A month fails alone. Its retry, or clearing it, runs that month again and no other; the year waits for all twelve.
 
+No schedule: the ratings are those of 2019 to 2023, and a schedule would only bring years without any.
+
 The engine is a choice: COURSE_ENGINE=docker, which is the default, runs containers, COURSE_ENGINE=kubernetes pods.
 """
 
 import os
 from datetime import timedelta
 
-from airflow.sdk import DAG, Context, CronDataIntervalTimetable, Param, task_group, timezone
+from airflow.sdk import DAG, Context, Param, task_group, timezone
 from dateutil.relativedelta import relativedelta
 from jinja2 import pass_context
-from movie_ratings import FETCH, FIRST_MONTH, RANKINGS, RATINGS_CSV, STACK, START, Interval, image
+from movie_ratings import FETCH, RANKINGS, RATINGS_CSV, STACK, START, Interval, image
 
 # Both shape the DAG itself, so they are read when the file is parsed, and that is often, on every worker too. So no
 # Variable: each parsing would ask Airflow's database for it.
 ENGINE = os.environ.get("COURSE_ENGINE", "docker")
-AT_ONCE = int(os.environ.get("COURSE_MAX_ACTIVE", "4"))  # four pods, each with its worker's, fit into the quota
-if AT_ONCE < 1:
-    raise ValueError(f"COURSE_MAX_ACTIVE must be at least 1, not {AT_ONCE}: no task would ever start")
+MAX_ACTIVE = os.environ.get("COURSE_MAX_ACTIVE", "4")  # four pods, each with its worker's, fit into the quota
+if not MAX_ACTIVE.isdecimal() or int(MAX_ACTIVE) < 1:  # with 0 no task would ever start
+    raise ValueError(f"COURSE_MAX_ACTIVE must be a number from 1 on, not {MAX_ACTIVE!r}")
+AT_ONCE = int(MAX_ACTIVE)
 
 
 @pass_context
 def interval(context: Context) -> Interval:
-    """Tell the interval of this task: its month if it is mapped, else the whole year of the run.
-
-    Raises ValueError for a manual run without a year.
-    """
-    year, run, month = context["params"]["year"], context["dag_run"], context["ti"].map_index
-    if not year and run.data_interval_start is None:
-        raise ValueError('this run has no interval: trigger it with a year, as in {"year": 2019}')
-    start, length = timezone.datetime(year or run.data_interval_start.year, 1, 1), relativedelta(years=1)
+    """Tell the interval of this task: its month if it is mapped, else the whole year of the run."""
+    year, month = int(context["params"]["year"]), context["ti"].map_index  # 2019.0 is an integer in JSON
+    start, length = timezone.datetime(year, 1, 1), relativedelta(years=1)
     if month >= 0:  # of a task that is not mapped it is -1
         start, length = start + relativedelta(months=month), relativedelta(months=1)
     return Interval(f"{start:%Y-%m-%d}", f"{start + length:%Y-%m-%d}")
@@ -114,19 +112,16 @@ def month(number):
 
 with DAG(
     "07_all_months",
-    start_date=FIRST_MONTH,
-    schedule=CronDataIntervalTimetable("@yearly", timezone="UTC"),
-    catchup=False,
+    schedule=None,
     max_active_tasks=AT_ONCE,  # in each run
     max_active_runs=1,  # two years at once would be twice as many
     params={
         "year": Param(
-            None,
-            type=["null", "integer"],
+            type="integer",  # and no default, so a run without a year is refused before it begins
             minimum=2019,
             maximum=2023,
             title="Year",
-            description="The year to rank. Leave it empty to take the interval of the schedule.",
+            description="The year to rank, 2019 to 2023.",
         )
     },
     user_defined_macros={"interval": interval},

@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from airflow.sdk import Asset, Context, CronDataIntervalTimetable, Param, timezone
+from airflow.sdk.exceptions import AirflowFailException
 from dateutil.relativedelta import relativedelta
 from jinja2 import pass_context
 
@@ -22,13 +23,13 @@ class Interval(NamedTuple):
 def interval(context: Context) -> Interval:
     """Tell the interval of this run: the month in its params, else the data interval of its schedule.
 
-    Raises ValueError for a manual run that has neither. In Airflow 3 such a run has no data interval.
+    Raises AirflowFailException for a manual run that has neither. In Airflow 3 such a run has no data interval.
     """
     if month := context["params"]["month"]:
         return _month_of(timezone.parse(f"{month}-01"))
     run = context["dag_run"]
     if run.data_interval_start is None or run.data_interval_end is None:
-        raise ValueError('this run has no interval: trigger it with a month, as in {"month": "2019-01"}')
+        raise AirflowFailException('this run has no interval: trigger it with a month, as in {"month": "2019-01"}')
     return Interval(f"{run.data_interval_start:%Y-%m-%d}", f"{run.data_interval_end:%Y-%m-%d}")
 
 
@@ -76,7 +77,12 @@ STACK = os.environ.get("COURSE_STACK", "course")
 # The tag of the task images.
 TAG = "0.1.0"
 
+# The registry that a cluster pulls them from, with / at its end; empty where the images are brought to the nodes.
+REGISTRY = os.environ.get("COURSE_REGISTRY", "")
+# A node asks a registry for a tag that it has pulled before only if it is told to, and the tag may have moved.
+PULL_POLICY = "Always" if REGISTRY else "IfNotPresent"
+
 
 def image(task: str) -> str:
     """Name the image of a task, as `make images` builds it; on a cluster, in the registry that it pulls from."""
-    return f"{os.environ.get('COURSE_REGISTRY', '')}course/{task}:{TAG}"
+    return f"{REGISTRY}course/{task}:{TAG}"

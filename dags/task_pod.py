@@ -11,6 +11,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from kubernetes.client import ApiException
 from kubernetes.client import models as k8s
 from kubernetes.config import ConfigException
+from movie_ratings import PULL_POLICY
 from pod_problem import DELETED, Problem, ended, not_started, refused
 from tenacity import stop_after_delay, wait_fixed
 from urllib3.exceptions import HTTPError
@@ -33,7 +34,7 @@ RESTRICTED = {
     ),
 }
 
-CONNECT = "AIRFLOW_CONN_KUBERNETES_DEFAULT takes it, as `make k8s-up` shows"
+CONNECT = "AIRFLOW_CONN_KUBERNETES_DEFAULT takes it, as chapters/03-kubernetes.md shows"
 
 # How long a task bears an API server that does not answer. Provider 10.25 gives up after 15 seconds.
 PATIENCE = {"stop": stop_after_delay(60), "wait": wait_fixed(1)}
@@ -62,6 +63,7 @@ class TaskPod(KubernetesPodOperator):
     def __init__(self, **kwargs):
         defaults = {
             "durable": False,  # see get_or_create_pod
+            "image_pull_policy": PULL_POLICY,
             "startup_check_interval_seconds": 1,  # not 5, which every task would take
             "startup_timeout_seconds": 60,
             "termination_message_policy": "FallbackToLogsOnError",  # an error then ends with the task's last words

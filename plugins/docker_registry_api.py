@@ -94,6 +94,10 @@ class BadAnswer(DockerRegistryError):
     """An answer that no registry should give."""
 
 
+# What somebody has to mend: to ask again gives the same. The other errors may pass.
+LASTING = (RegistrySettingsError, InvalidReference, LoginRefused, AccessDenied, ImageNotFound)
+
+
 @dataclass(frozen=True)
 class Image:
     """What a request, and the error that may come of it, is about."""

@@ -13,11 +13,16 @@ import logging
 import os
 import socket
 import sys
+import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
+
+if __name__ == "__main__":
+    # Airflow makes the folder for its logs, and a home around it, as soon as it is imported. Nothing is logged here.
+    os.environ["AIRFLOW__LOGGING__BASE_LOG_FOLDER"] = tempfile.gettempdir()
 
 import structlog
 from airflow.configuration import conf

@@ -13,6 +13,7 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import docker
 import drive
@@ -305,7 +306,9 @@ print(json.dumps({{
     ("setting", "value", "message"),
     [
         ("COURSE_ENGINE", "podman", "COURSE_ENGINE must be docker or kubernetes, not 'podman'"),
-        ("COURSE_MAX_ACTIVE", "0", "COURSE_MAX_ACTIVE must be at least 1, not 0"),
+        ("COURSE_MAX_ACTIVE", "0", "COURSE_MAX_ACTIVE must be a number from 1 on, not '0'"),
+        ("COURSE_MAX_ACTIVE", "abc", "COURSE_MAX_ACTIVE must be a number from 1 on, not 'abc'"),
+        ("COURSE_MAX_ACTIVE", "", "COURSE_MAX_ACTIVE must be a number from 1 on, not ''"),
     ],
 )
 def test_a_setting_that_cannot_be_is_an_import_error_that_says_what_can(setting: str, value: str, message: str) -> None:
@@ -320,17 +323,17 @@ def test_a_setting_that_cannot_be_is_an_import_error_that_says_what_can(setting:
     assert message in done.stderr
 
 
-def test_a_manual_run_without_a_year_fails_and_says_what_to_give(
-    airflow_database: None, capsys: pytest.CaptureFixture[str]
-) -> None:
-    dag = load_dag(DAG)
-    for task in dag.tasks:
-        task.retries = 0
-    assert dag.test(logical_date=None).state == "failed"
-    assert 'trigger it with a year, as in {"year": 2019}' in "".join(capsys.readouterr())
-
-
-@pytest.mark.parametrize("year", [2018, 2024, "2019"])
-def test_a_year_without_ratings_is_refused_when_the_run_is_asked_for(airflow_database: None, year: object) -> None:
+@pytest.mark.parametrize("conf", [{}, *({"year": year} for year in (None, 2018, 2024, 2019.5, "2019"))])
+def test_without_a_year_of_the_ratings_there_is_no_run_at_all(airflow_database: None, conf: dict) -> None:
     with pytest.raises(ValueError, match="Invalid input for param year"):
-        load_dag(DAG).test(logical_date=None, run_conf={"year": year})
+        load_dag(DAG).test(logical_date=None, run_conf=conf)
+
+
+@pytest.mark.parametrize("year", [2019, 2019.0])  # both are integers to JSON
+def test_a_task_has_the_interval_of_its_month_or_else_of_the_year(airflow_database: None, year: float) -> None:
+    dag = load_dag(DAG)
+    dag.params["year"] = year  # is valid
+    interval = dag.user_defined_macros["interval"]
+    months = [interval({"params": dag.params, "ti": SimpleNamespace(map_index=index)}) for index in range(12)]
+    assert months == list(zip(MONTHS, [*MONTHS[1:], END], strict=True))
+    assert interval({"params": dag.params, "ti": SimpleNamespace(map_index=-1)}) == (YEAR, END)

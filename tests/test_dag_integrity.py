@@ -6,6 +6,8 @@ import subprocess
 import sys
 
 import pytest
+from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
+from drive import load_dag
 
 from course.places import DAGS
 
@@ -82,10 +84,9 @@ def test_the_dag_of_the_registry_is_daily_and_resolves_before_it_runs(parsed: di
     assert dag["order"] == ["resolve_images", "fetch_ratings", "rank_movies", "store_rankings", "record_images"]
 
 
-def test_the_dag_of_the_year_is_yearly_and_ranks_after_its_months(parsed: dict) -> None:
+def test_the_dag_of_the_year_runs_only_when_asked_and_ranks_after_its_months(parsed: dict) -> None:
     dag = parsed["dags"][ALL_MONTHS]
-    assert dag["timetable"] == "CronDataIntervalTimetable"
-    assert dag["catchup"] is False
+    assert dag["timetable"] == "NullTimetable"
     assert all(retries >= 1 for retries in dag["retries"])
     assert dag["params"] == ["year"]
     assert dag["owners"] == ["course"]
@@ -98,3 +99,16 @@ def test_a_tour_runs_only_by_hand(parsed: dict, dag_id: str) -> None:
     assert dag["timetable"] == "NullTimetable"
     assert dag["owners"] == ["course"]
     assert dag["tags"] == [TOURS[dag_id], "tour"]
+
+
+@pytest.mark.parametrize("dag_id", ["03_kubernetes", "06_kubernetes_client", ALL_MONTHS])
+def test_only_where_the_images_come_from_a_registry_is_it_asked_before_each_pod(
+    dag_id: str, airflow_database: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COURSE_ENGINE", "kubernetes")
+    for registry, policy in (("", "IfNotPresent"), ("registry.example.org/you/", "Always")):
+        monkeypatch.setenv("COURSE_REGISTRY", registry)
+        pods = [task for task in load_dag(dag_id).tasks if isinstance(task, KubernetesPodOperator)]
+        assert pods
+        assert all(pod.image.startswith(f"{registry}course/") for pod in pods)
+        assert {pod.image_pull_policy for pod in pods} == {policy}

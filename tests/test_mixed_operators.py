@@ -85,11 +85,13 @@ def test_a_run_with_a_logical_date_takes_the_interval_of_the_schedule(
     assert {row[1] for row in place.rows()} == {"2019-03-01"}
 
 
-def test_a_manual_run_without_a_month_says_what_it_needs(
+def test_a_manual_run_without_a_month_fails_at_the_first_try_and_says_what_it_needs(
     api: Api, place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     point_airflow_at(api, place, monkeypatch.setenv)
-    assert run_dag(retries=0).state == "failed"
+    dag_run = run_dag()
+    assert dag_run.state == "failed"
+    assert dag_run.get_task_instance("fetch_ratings").try_number == 1
     assert "this run has no interval: trigger it with a month" in "".join(capsys.readouterr())
     assert not place.database.exists()
 

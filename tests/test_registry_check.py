@@ -582,6 +582,16 @@ def test_connections_of_airflows_database_are_found_with_every_byte(airflow_data
         assert words in done.stderr
 
 
+def test_the_command_leaves_nothing_in_a_home_that_has_no_airflow(tmp_path: Path) -> None:
+    value = json.dumps({"conn_type": "docker", "host": "127.0.0.1:1"})
+    command = [sys.executable, str(PLUGINS / "docker_registry_check.py"), "tried"]
+    for connection in ({"AIRFLOW_CONN_TRIED": value}, {}):
+        env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)} | connection
+        done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+        assert done.returncode == (1 if connection else 2), done.stderr
+        assert list(tmp_path.iterdir()) == []
+
+
 def test_a_database_that_cannot_be_read_is_told_from_one_without_the_connection(tmp_path: Path) -> None:
     (tmp_path / "airflow.db").touch()
     done = run_command("course", AIRFLOW_HOME=str(tmp_path))

@@ -1,12 +1,14 @@
 """DAG 04 with a real engine and a real registry: each run has the images of its start, and says which they were."""
 
 import json
+import os
 import re
 import secrets
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -73,6 +75,7 @@ class Run:
     run_id: str
     recorded: Digests
     containers: dict[str, dict]  # by task
+    tries: int  # that the resolving took
 
     @property
     def ran(self) -> Digests:
@@ -85,7 +88,7 @@ def run(stack: str, before: Callable[[], None] | None = None, retries: int | Non
     dag = load_dag("04_registry")
     if retries is not None:
         for task in dag.tasks:
-            task.retries = retries
+            task.retries, task.retry_delay = retries, timedelta(0)
     if before:
         dag.get_task("rank_movies").pre_execute = lambda context: before()
     with Watch(stack) as watch:
@@ -97,7 +100,8 @@ def run(stack: str, before: Callable[[], None] | None = None, retries: int | Non
     while isinstance(recorded, str):
         recorded = json.loads(recorded)
     containers = {one["Config"]["Labels"]["course.task_id"]: one for one in watch.seen}
-    return Run(str(dag_run.state), dag_run.run_id, recorded, containers)
+    tries = dag_run.get_task_instance("resolve_images").try_number
+    return Run(str(dag_run.state), dag_run.run_id, recorded, containers, tries)
 
 
 @pytest.fixture(scope="module")
@@ -203,16 +207,42 @@ def test_without_force_pull_the_engine_runs_what_it_has(
 
 
 @pytest.mark.parametrize("tag", ["9.9.9", "not a tag"])
-def test_a_tag_that_is_not_there_fails_the_run_before_any_container_and_is_named(
+def test_a_tag_that_is_not_there_fails_the_run_at_once_before_any_container_and_is_named(
     first: Run, docker_engine: Engine, registry: Api, tag: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    failed = run(docker_engine.name, retries=0, tag=tag)
-    assert failed.state == "failed"
+    failed = run(docker_engine.name, tag=tag)
+    assert (failed.state, failed.tries) == ("failed", 1)
     assert failed.containers == {}
     said = "".join(capsys.readouterr())
     for word in (f"{registry.host}:{registry.port}", "course/movielens-fetch", tag):
         assert word in said
     assert registry.password not in said
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"password": "wrong"}, "refuses the login"),
+        ({"password": ""}, "password is missing"),
+        (None, "isn't defined"),
+    ],
+)
+def test_a_connection_that_somebody_has_to_mend_fails_the_run_at_once(
+    first: Run,
+    docker_engine: Engine,
+    changes: dict[str, str] | None,
+    words: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    name = "AIRFLOW_CONN_COURSE_REGISTRY"
+    if changes is None:
+        monkeypatch.delenv(name)
+    else:
+        monkeypatch.setenv(name, json.dumps(json.loads(os.environ[name]) | changes))
+    failed = run(docker_engine.name)
+    assert (failed.state, failed.tries) == ("failed", 1)
+    assert words in "".join(capsys.readouterr())
 
 
 def test_with_the_registry_down_images_that_are_here_run_by_their_digests_and_a_tag_is_an_error(
@@ -225,8 +255,8 @@ def test_with_the_registry_down_images_that_are_here_run_by_their_digests_and_a_
     assert by_digest.ran == first.recorded
     capsys.readouterr()
 
-    by_tag = run(docker_engine.name, retries=0)
-    assert by_tag.state == "failed"
+    by_tag = run(docker_engine.name, retries=1)
+    assert (by_tag.state, by_tag.tries) == ("failed", 2)  # at the next try it could be up
     assert by_tag.containers == {}
     said = "".join(capsys.readouterr())
     assert f"{registry.host}:{registry.port}" in said
