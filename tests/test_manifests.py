@@ -1,4 +1,7 @@
-"""k8s/ without a cluster: what kubectl builds is valid for every Kubernetes, and asks for no more than it needs."""
+"""k8s/: what kubectl builds is valid for every Kubernetes, and asks for no more than it needs.
+
+All but the last test, of the host-path variant, do without a cluster.
+"""
 
 import copy
 import json
@@ -6,6 +9,7 @@ import os
 import re
 import shutil
 import subprocess
+import uuid
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -337,6 +341,20 @@ def test_the_scheduler_gets_the_pod_template() -> None:
     assert worker_pod()["spec"]["containers"][0]["name"] == "base"
 
 
+@pytest.mark.parametrize("server", ["api-server", "scheduler", "dag-processor", "triggerer"])
+def test_every_server_waits_for_the_migration_with_the_one_script(server: str) -> None:
+    (pod,) = pods_of([find("Deployment", f"airflow-{server}")])
+    (wait,) = pod.spec["initContainers"]
+    shell, script, *options = wait["command"]
+    (mount,) = (one for one in wait["volumeMounts"] if one["mountPath"] == str(Path(script).parent))
+    (volume,) = (one for one in pod.spec["volumes"] if one["name"] == mount["name"])
+    content = find("ConfigMap", volume["configMap"]["name"])["data"][Path(script).name]
+    assert content == (K8S / "airflow" / Path(script).name).read_text()
+    assert content.startswith(f"#!/usr/bin/env {shell}\n")
+    # those that write the permissions of the login, as the Job does
+    assert options == (["--login"] if server in ("api-server", "dag-processor") else [])
+
+
 # --- what is named exists
 
 
@@ -503,13 +521,14 @@ def task_pod() -> dict[str, float]:
     return {name: max(size[name] for size in sizes) for name in sizes[0]}
 
 
-def test_the_quota_has_room_for_four_tasks_at_a_time_and_not_for_many_more(airflow_database: None) -> None:
+def test_the_quota_has_room_for_four_tasks_beside_a_migration_and_not_for_many_more(airflow_database: None) -> None:
+    """The migration comes with every `make k8s-up`, also while tasks run."""
     hard = {name: amount(value) for name, value in find("ResourceQuota", "course")["spec"]["hard"].items()}
-    services = [needs(pod) for pod in all_pods() if pod.name not in ("airflow-worker", "airflow-migrate")]
+    there = [needs(pod) for pod in all_pods() if pod.name != "airflow-worker"]
     (worker,) = (needs(pod) for pod in all_pods() if pod.name == "airflow-worker")
     task = task_pod()
-    for tasks, fits in ((4, True), (6, False)):
-        wanted = {name: sum(one[name] for one in services) + tasks * (worker[name] + task[name]) for name in task}
+    for tasks, fits in ((4, True), (5, False)):
+        wanted = {name: sum(one[name] for one in there) + tasks * (worker[name] + task[name]) for name in task}
         assert all(wanted[name] <= hard[name] for name in wanted) is fits, wanted
     parallelism = find("ConfigMap", "airflow-settings")["data"]["AIRFLOW__CORE__PARALLELISM"]
     assert parallelism == "4"
@@ -588,6 +607,17 @@ CHART: Manifest = {
     "redis": {"enabled": ANY},
     "statsd": {"enabled": ANY},
 }
+# What airflow/ has to say itself, and with the chart nobody.
+SET_BY_THE_CHART = {
+    "AIRFLOW__CORE__EXECUTOR",
+    "AIRFLOW__CORE__EXECUTION_API_SERVER_URL",
+    "AIRFLOW__KUBERNETES_EXECUTOR__NAMESPACE",
+    "AIRFLOW__KUBERNETES_EXECUTOR__POD_TEMPLATE_FILE",
+    "AIRFLOW__KUBERNETES_EXECUTOR__WORKER_CONTAINER_REPOSITORY",
+    "AIRFLOW__KUBERNETES_EXECUTOR__WORKER_CONTAINER_TAG",
+    "AIRFLOW__SCHEDULER__ENABLE_HEALTH_CHECK",  # its probes are commands
+    "AIRFLOW__LOGGING__DAG_PROCESSOR_CHILD_PROCESS_LOG_DIRECTORY",  # it mounts the logs in the DAG processor too
+}
 CHART_SERVICES = {
     "apiServer": "airflow-api-server",
     "scheduler": "airflow-scheduler",
@@ -624,7 +654,12 @@ def test_the_helm_values_say_what_the_manifests_say() -> None:
     for section, options in values["config"].items():
         for option, value in options.items():
             assert settings[f"AIRFLOW__{section}__{option}".upper()] == value
-    assert {one["name"]: one["value"] for one in values["env"]}.items() <= settings.items()
+    ours = {
+        f"AIRFLOW__{section}__{option}".upper() for section, options in values["config"].items() for option in options
+    }
+    assert {name for name in settings if name.startswith("AIRFLOW__")} - ours == SET_BY_THE_CHART
+    others = {name: value for name, value in settings.items() if not name.startswith("AIRFLOW__")}
+    assert {one["name"]: one["value"] for one in values["env"]} == others
     assert values["logs"]["persistence"]["existingClaim"] == "airflow-logs"
     for key, name in CHART_SERVICES.items():
         (pod,) = (one for one in all_pods() if one.name == name)
@@ -651,3 +686,78 @@ def test_the_helm_values_name_secrets_and_hold_none() -> None:
 def test_the_helm_values_have_the_airflow_of_the_course() -> None:
     pins = (K8S.parent / "pyproject.toml").read_text()
     assert f'"apache-airflow=={helm_values()["airflowVersion"]}"' in pins
+
+
+# --- the host-path variant on a real cluster
+
+
+class NodeFolder:
+    """The volume and the claim of overlays/host-path, with names and a folder of their own, and pods that use them."""
+
+    def __init__(self) -> None:
+        from cluster import TASK_UID, Cluster
+
+        self.cluster = Cluster(f"course-test-{uuid.uuid4().hex[:8]}")
+        self.name, self.task_user = self.cluster.namespace, TASK_UID
+        built = copy.deepcopy(build("overlays/host-path"))
+        self.volume = find("PersistentVolume", "data-volume", built)
+        self.claim = find("PersistentVolumeClaim", "data-volume", built)
+        self.volume["metadata"]["name"] = self.claim["metadata"]["namespace"] = self.name
+        self.volume["spec"]["claimRef"]["namespace"] = self.name
+        self.volume["spec"]["hostPath"]["path"] += f"-{self.name}"
+        self.path = Path(self.volume["spec"]["hostPath"]["path"])
+
+    def in_a_task_pod(self, script: str) -> str:
+        """Run a shell script as the tasks' user, with the claim mounted at /data; give what it printed."""
+        claim = {"persistentVolumeClaim": {"claimName": self.claim["metadata"]["name"]}}
+        return self._run(script, self.task_user, claim, "/data")
+
+    def on_the_node(self, script: str) -> str:
+        """Run one as root, in the folder above the volume's."""
+        return self._run(f"cd /node; {script}", 0, {"hostPath": {"path": str(self.path.parent)}}, "/node")
+
+    def phase(self, kind: str, name: str) -> str:
+        return self.cluster.kubectl("get", kind, name, "--output=jsonpath={.status.phase}")
+
+    def _run(self, script: str, user: int, volume: Manifest, path: str) -> str:
+        from cluster import wait_until
+        from engine import image
+
+        name = f"pod-{uuid.uuid4().hex[:8]}"
+        container = {"name": "base", "image": image("movielens-store"), "command": ["sh", "-euc", script]}
+        container["volumeMounts"] = [{"name": "files", "mountPath": path}]
+        spec = {"restartPolicy": "Never", "securityContext": {"runAsUser": user}}
+        spec |= {"containers": [container], "volumes": [{"name": "files"} | volume]}
+        self.cluster.apply({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec})
+        wait_until(lambda: self.phase("pod", name) in ("Succeeded", "Failed"), f"the end of {name}")
+        said = self.cluster.kubectl("logs", name)
+        assert self.phase("pod", name) == "Succeeded", said
+        return said
+
+
+@pytest.fixture
+def node_folder() -> Iterator[NodeFolder]:
+    one = NodeFolder()
+    one.cluster.kubectl("create", "namespace", one.name)
+    try:
+        one.on_the_node(f"install -d -o {one.task_user} -g {one.task_user} {one.path.name}")  # as volume.yaml says
+        one.cluster.apply(one.volume, one.claim)
+        yield one
+    finally:
+        one.on_the_node(f"rm -rf {one.path.name}")
+        one.cluster.kubectl("delete", "namespace", one.name)
+        one.cluster.kubectl("delete", "persistentvolume", one.name, "--ignore-not-found")
+
+
+@pytest.mark.kubernetes
+def test_on_the_host_path_volume_pods_hand_on_files_which_stay_when_the_claim_goes(node_folder: NodeFolder) -> None:
+    from cluster import wait_until
+
+    node_folder.in_a_task_pod("echo ratings > /data/2019-01.csv")
+    assert node_folder.in_a_task_pod("cat /data/2019-01.csv") == "ratings\n"
+    kubectl, volume = node_folder.cluster.kubectl, node_folder.name
+    assert kubectl("get", "pvc", "data-volume", "--output=jsonpath={.spec.volumeName}") == volume
+    kubectl("delete", "pods", "--all", "--now")
+    kubectl("delete", "pvc", "data-volume")
+    wait_until(lambda: node_folder.phase("pv", volume) == "Released", "a volume that its claim has left")
+    assert node_folder.on_the_node(f"cat {node_folder.path.name}/2019-01.csv") == "ratings\n"
