@@ -138,7 +138,7 @@ def airflow(said: str, cluster: Cluster) -> Iterator[Airflow]:
 
 @pytest.fixture
 def api(said: str, cluster: Cluster) -> Iterator[Api]:
-    """The MovieLens API of the cluster; not for longer than it is needed, for a pod does not end before its visitors."""
+    """The MovieLens API of the cluster; never for long, for a pod does not end before its visitors."""
     with cluster.forwarded("movielens-api", 80) as port:
         yield Api("127.0.0.1", port, "course", setting("MOVIELENS_PASSWORD"))
 
