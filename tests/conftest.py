@@ -25,12 +25,11 @@ os.environ |= {
 }
 
 from drive import Place  # noqa: E402 (see above)
+from required import cannot_run  # noqa: E402
 
 from course import embedded, images  # noqa: E402
 from course.cluster import choose  # noqa: E402
 from course.doctor import check_cluster, check_engine  # noqa: E402
-
-REQUIRED = os.environ.get("REQUIRE", "").split(",")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -42,7 +41,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip, with the reason, what this machine cannot run; fail instead where REQUIRE names it."""
     for need, why_not in (("docker", why_no_docker), ("kubernetes", why_no_kubernetes)):
         if item.get_closest_marker(need) and (reason := why_not()):
-            (pytest.fail if need in REQUIRED else pytest.skip)(reason)
+            cannot_run(need, reason)
 
 
 @cache

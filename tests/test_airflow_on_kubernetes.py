@@ -16,6 +16,7 @@ import pytest
 from cluster import Cluster
 from drive import run_mixed
 from engine import DockerPipeline, engine
+from required import cannot_run
 from whole_airflow import (
     SLOW_API,
     TASKS,
@@ -72,7 +73,7 @@ RIGHTS = {
 def cluster() -> Iterator[Cluster]:
     """The cluster, without the course on it; at the end too."""
     if choose(None).is_ours is not None:
-        pytest.skip(f"namespace {NAMESPACE} is there already: make k8s-down")
+        cannot_run("kubernetes", f"namespace {NAMESPACE} is there already: make k8s-down")
     yield Cluster(NAMESPACE)
     if choose(None).is_ours:
         assert course("k8s-down").returncode == 0

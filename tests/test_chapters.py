@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from required import cannot_run
 
 from course.cluster import NAMESPACE, choose
 from course.doctor import PORTS
@@ -154,7 +155,7 @@ def test_a_chapter_typed_from_top_to_bottom_gives_what_it_shows(learner: dict[st
 @pytest.mark.kubernetes
 def test_the_chapter_of_the_cluster_typed_from_top_to_bottom_gives_what_it_shows() -> None:
     if choose(None).is_ours is not None:
-        pytest.skip(f"namespace {NAMESPACE} is there already: make k8s-down")
+        cannot_run("kubernetes", f"namespace {NAMESPACE} is there already: make k8s-down")
     env = shell()
     try:
         type_all("03-kubernetes.md", env)

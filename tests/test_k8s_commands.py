@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from required import cannot_run
 
 from course.settings import MAKERS
 
@@ -26,7 +27,7 @@ def kubectl() -> Path:
     """Where kubectl is."""
     found = shutil.which("kubectl")
     if not found:
-        (pytest.fail if "kubernetes" in os.environ.get("REQUIRE", "") else pytest.skip)("no kubectl command")
+        cannot_run("kubernetes", "no kubectl command")
     return Path(found).resolve()
 
 

@@ -5,7 +5,6 @@ All but the last test, of the host-path variant, do without a cluster.
 
 import copy
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -18,6 +17,7 @@ from typing import Any, NamedTuple
 import kubernetes_validate
 import pytest
 import yaml
+from required import cannot_run
 
 from course.images import VERSION
 
@@ -42,8 +42,7 @@ SMALL_UNITS = {"m": 0.001, "Mi": 1 / 1024, "Gi": 1.0, "": 1.0}
 @pytest.fixture(scope="module", autouse=True)
 def kubectl() -> None:
     if shutil.which("kubectl") is None:
-        need = pytest.fail if "kubernetes" in os.environ.get("REQUIRE", "").split(",") else pytest.skip
-        need("kubectl is not here: it builds the manifests")
+        cannot_run("kubernetes", "kubectl is not here: it builds the manifests")
 
 
 @cache

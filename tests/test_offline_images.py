@@ -2,7 +2,6 @@
 
 import base64
 import json
-import os
 import shutil
 import subprocess
 import tarfile
@@ -15,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from required import cannot_run
 
 pytestmark = pytest.mark.docker
 
@@ -169,8 +169,7 @@ def _images() -> Iterator[None]:
     """Every test here needs the images, and leaves nothing behind."""
     for image in IMAGES:
         if docker("image", "inspect", image, check=False).returncode:
-            say = pytest.fail if "docker" in os.environ.get("REQUIRE", "") else pytest.skip
-            say(f"there is no image {image}: `make offline-images` builds it")
+            cannot_run("docker", f"there is no image {image}: `make offline-images` builds it")
     yield
     mine = f"label={LABEL}"
     for kind, all_of_them, remove in (
