@@ -50,7 +50,7 @@ class Airflow:
             return answer.json()
         is_json = "json" in answer.headers.get("Content-Type", "")
         said = answer.json().get("detail") if is_json else answer.text[:200]
-        raise click.ClickException(f"Airflow answered {answer.status_code}: {said}")
+        raise click.ClickException(f"Airflow answered {answer.status_code}: {' '.join(str(said).split())}")
 
     def call(self, method: str, path: str, **more: Any) -> Any:
         """Call a path under /api/v2 and return its JSON. Raises ClickException with what Airflow said against it."""
