@@ -16,6 +16,7 @@ import pytest
 from cluster import Cluster
 from drive import run_mixed
 from engine import DockerPipeline, engine
+from pages import shell, type_all
 from required import cannot_run
 from whole_airflow import (
     SLOW_API,
@@ -371,10 +372,11 @@ def test_no_secret_is_in_a_log_or_in_airflows_database(seen_pods: str, airflow: 
         assert found_secrets(cluster.kubectl("logs", f"deployment/{name}", "--all-containers")) == []
 
 
-def test_k8s_down_leaves_nothing(airflow: Airflow, cluster: Cluster) -> None:
+def test_chapter_3_typed_from_top_to_bottom_gives_what_it_shows_and_leaves_nothing(
+    airflow: Airflow, cluster: Cluster
+) -> None:
     others = cluster.kubectl("get", "namespaces", "--output=name").split()
-    done = course("k8s-down")
-    assert done.returncode == 0, done.stdout + done.stderr
+    type_all("03-kubernetes.md", shell())  # its first command is `make k8s-up`, its last `make k8s-down`
     left = cluster.kubectl("get", "namespaces", "--output=name").split()
     assert f"namespace/{NAMESPACE}" not in left
     assert set(others) - set(left) <= {f"namespace/{NAMESPACE}"} | {one for one in others if "course-test-" in one}
