@@ -24,8 +24,8 @@ os.environ |= {
     "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
 }
 
-from drive import Place  # noqa: E402 (see above)
-from required import cannot_run  # noqa: E402
+from support.dag_runs import Place  # noqa: E402 (see above)
+from support.required import cannot_run  # noqa: E402
 
 from course import embedded, images  # noqa: E402
 from course.cluster import choose  # noqa: E402

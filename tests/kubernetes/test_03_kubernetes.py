@@ -12,16 +12,17 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
-import drive
 import pytest
 import yaml
 from airflow.providers.cncf.kubernetes.callbacks import KubernetesPodOperatorCallback
 from airflow.providers.cncf.kubernetes.pod_generator import make_safe_label_value
-from cluster import TASK_PODS, Cluster, KubernetesPipeline, Line, Watch, secret, wait_until
-from drive import load_dag, ratings_of, rows_of, run_dag
-from killing import WAITING, sigterm_when, when
 from kubernetes.client import CoreV1Api
 from kubernetes.client import models as k8s
+from support import task_commands
+from support.dag_runs import load_dag, run_dag
+from support.kubernetes_cluster import TASK_PODS, Cluster, KubernetesPipeline, Line, Watch, secret, wait_until
+from support.plain_python import ratings_of, rows_of
+from support.signals import WAITING, sigterm_when, when
 
 from course.places import AIRFLOW_HOME
 
@@ -106,8 +107,8 @@ def ran(pipeline: KubernetesPipeline, tmp_path_factory: pytest.TempPathFactory) 
     assert [one.state for one in runs] == ["success"] * 3
     for month, end in MONTHS.items():
         ratings, rankings = (folder / f"{kind}-{month}.csv" for kind in ("ratings", "rankings"))
-        drive.fetch(pipeline.api, f"{month}-01", end, ratings)
-        drive.rank(ratings, rankings)
+        task_commands.fetch(pipeline.api, f"{month}-01", end, ratings)
+        task_commands.rank(ratings, rankings)
         files += [ratings.read_bytes(), rankings.read_bytes()]
     return SimpleNamespace(watch=watch, runs=runs, files=files)
 

@@ -14,11 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from required import cannot_run
+from support.required import cannot_run
+
+from course.places import REPO
 
 pytestmark = pytest.mark.docker
 
-CI = Path(__file__).resolve().parent.parent / "ci"
+CI = REPO / "ci"
 DOCKER = shutil.which("docker") or "docker"
 LABEL = f"course.test={uuid.uuid4().hex}"
 PASSWORD = """it's "so" \\ $HOME `id` ;#100% ü"""

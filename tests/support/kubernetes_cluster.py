@@ -17,9 +17,9 @@ from urllib.parse import quote, urlsplit
 
 import pytest
 import yaml
-from engine import answers, image, service_image
 from kubernetes import client, config, watch
 from kubernetes.client import ApiException
+from support.docker_engine import answers, image, service_image
 
 from course.embedded import Api
 from course.places import REPO

@@ -16,11 +16,11 @@ import yaml
 from airflow.providers.cncf.kubernetes.hooks.kubernetes import KubernetesHook
 from airflow.providers.cncf.kubernetes.pod_generator import PodGenerator, make_safe_label_value
 from airflow.serialization.serialized_objects import BaseSerialization
-from cluster import Cluster, Watch, wait_until
-from drive import load_dag
-from engine import TASK_UID, image
-from killing import WAITING, when
 from kubernetes.client import ApiException
+from support.dag_runs import load_dag
+from support.docker_engine import TASK_UID, image
+from support.kubernetes_cluster import Cluster, Watch, wait_until
+from support.signals import WAITING, when
 
 from course.places import AIRFLOW_HOME, REPO
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cluster import Cluster, secret, wait_until
+from support.kubernetes_cluster import Cluster, secret, wait_until
 
 pytestmark = pytest.mark.kubernetes
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import requests
 from rich.console import Console
-from whole_airflow import (
+from support.deployed_airflow import (
     COURSE,
     SLOW_API,
     TASKS,

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from drive import ratings_of, rows_of
+from support.plain_python import ratings_of, rows_of
 
 from course.embedded import Api
 from course.rest import ENDED, Airflow

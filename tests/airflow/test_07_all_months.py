@@ -16,12 +16,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import docker
-import drive
 import pytest
-from airflow_servers import airflow, airflow_servers
 from docker.errors import APIError
-from drive import Place, load_dag, ratings_of, rows_of
-from engine import DockerPipeline, engine
+from support import task_commands
+from support.airflow_servers import airflow, airflow_servers
+from support.dag_runs import Place, load_dag
+from support.docker_engine import DockerPipeline, engine
+from support.plain_python import ratings_of, rows_of
 
 from course.embedded import Api, airflow_environment
 from course.places import AIRFLOW_HOME, DAGS
@@ -220,8 +221,8 @@ def run_the_year(env: dict[str, str]) -> tuple[str, dict[Step, int]]:
 
 def test_the_ranking_of_the_year_is_that_of_all_its_ratings_at_once_byte_for_byte(year: Year, tmp_path: Path) -> None:
     assert year.state == "success"
-    drive.fetch(year.side.api, YEAR, END, tmp_path / "ratings.csv")
-    drive.rank(tmp_path / "ratings.csv", tmp_path / "rankings.csv")
+    task_commands.fetch(year.side.api, YEAR, END, tmp_path / "ratings.csv")
+    task_commands.rank(tmp_path / "ratings.csv", tmp_path / "rankings.csv")
     expected = (tmp_path / "rankings.csv").read_bytes()
     assert expected.count(b"\n") > 500
     assert year.side.file("rankings/2019.csv") == expected

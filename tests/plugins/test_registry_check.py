@@ -15,8 +15,8 @@ import requests
 from airflow.providers.docker.hooks.docker import DockerHook
 from airflow.sdk import Connection
 from docker.errors import APIError
-from engine import Engine, engine, image
-from registry import (
+from support.docker_engine import Engine, engine, image
+from support.registry_servers import (
     JSON_KEY,
     PASSWORD,
     Reply,

@@ -17,7 +17,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import jwt
 import requests
-from engine import Engine, published, service_image, wait_until
+from support.docker_engine import Engine, published, service_image, wait_until
 
 PASSWORD = """it's "so" \\ $HOME: ü"""
 JSON_KEY = """{

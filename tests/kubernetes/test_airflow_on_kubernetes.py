@@ -13,12 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cluster import Cluster
-from drive import run_mixed
-from engine import DockerPipeline, engine
-from pages import shell, type_all
-from required import cannot_run
-from whole_airflow import (
+from support.dag_runs import run_mixed
+from support.deployed_airflow import (
     SLOW_API,
     TASKS,
     assert_one_line,
@@ -33,6 +29,10 @@ from whole_airflow import (
     tries_of,
     wait_until,
 )
+from support.docker_engine import DockerPipeline, engine
+from support.kubernetes_cluster import Cluster
+from support.required import cannot_run
+from support.typed_pages import shell, type_all
 
 from course.cluster import NAMESPACE, choose
 from course.embedded import Api

@@ -15,7 +15,7 @@ from pathlib import Path
 import docker
 import pytest
 from docker.types import Mount
-from engine import CONFINED, TASK_UID, DockerPipeline, Engine, engine, image, wait_until
+from support.docker_engine import CONFINED, TASK_UID, DockerPipeline, Engine, engine, image, wait_until
 
 from course import images
 from course.settings import read_env

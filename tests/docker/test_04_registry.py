@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 from docker.errors import NotFound
 from docker.models.containers import Container
-from drive import Place, load_dag, ratings_of, rows_of
-from engine import DockerPipeline, Engine, Watch, engine, image
 from rich.console import Console
+from support.dag_runs import Place, load_dag
+from support.docker_engine import DockerPipeline, Engine, Watch, engine, image
+from support.plain_python import ratings_of, rows_of
 
 from course.embedded import Api
 from course.images import VERSION

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
-from drive import load_dag
+from support.dag_runs import load_dag
 
 from course.places import DAGS
 

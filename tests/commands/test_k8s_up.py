@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from required import cannot_run
+from support.required import cannot_run
 
 from course.settings import MAKERS
 

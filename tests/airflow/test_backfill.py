@@ -7,8 +7,9 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from airflow_servers import airflow, airflow_servers
-from drive import Place, ratings_of, rows_of
+from support.airflow_servers import airflow, airflow_servers
+from support.dag_runs import Place
+from support.plain_python import ratings_of, rows_of
 
 from course.embedded import Api, airflow_environment
 from course.places import AIRFLOW_HOME

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from pages import shell, shows, type_all
+from support.typed_pages import shell, shows, type_all
 
 from course.places import REPO
 

@@ -17,13 +17,14 @@ from typing import Any, NamedTuple
 import kubernetes_validate
 import pytest
 import yaml
-from required import cannot_run
+from support.required import cannot_run
 
 from course.images import VERSION
+from course.places import REPO
 
 Manifest = dict[str, Any]
 
-K8S = Path(__file__).resolve().parent.parent / "k8s"
+K8S = REPO / "k8s"
 FOLDERS = sorted(str(file.parent.relative_to(K8S)) for file in K8S.rglob("kustomization.yaml"))
 WORKER_POD = K8S / "airflow" / "worker-pod.yaml"  # the scheduler makes pods from it
 VERSIONS = [f"1.{minor}" for minor in range(25, 38)]
@@ -504,7 +505,7 @@ def needs(pod: Pod) -> dict[str, float]:
 
 
 def task_pod() -> dict[str, float]:
-    from drive import load_dag
+    from support.dag_runs import load_dag
 
     sizes = []
     for task in load_dag("03_kubernetes").tasks:

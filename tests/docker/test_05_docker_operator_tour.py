@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from airflow.providers.docker.operators.docker import DockerOperator
 from docker.errors import NotFound
-from drive import load_dag
-from engine import TASK_UID, Engine, engine, image
+from support.dag_runs import load_dag
+from support.docker_engine import TASK_UID, Engine, engine, image
 
 from course.places import AIRFLOW_HOME
 

@@ -23,8 +23,8 @@ from airflow.providers.docker.hooks.docker import DockerHook
 from airflow.sdk import Connection
 from docker.errors import APIError
 from docker.errors import ImageNotFound as NoSuchImage
-from engine import Engine, engine
-from registry import (
+from support.docker_engine import Engine, engine
+from support.registry_servers import (
     JSON_KEY,
     PASSWORD,
     Reply,

@@ -18,9 +18,9 @@ from urllib.parse import quote
 import pytest
 from docker.models.containers import Container
 from docker.types import Mount
-from drive import Place, load_dag, run_dag, run_mixed
-from engine import DockerPipeline, Engine, Watch, engine, image, service_image, wait_until
-from killing import WAITING, sigterm_when
+from support.dag_runs import Place, load_dag, run_dag, run_mixed
+from support.docker_engine import DockerPipeline, Engine, Watch, engine, image, service_image, wait_until
+from support.signals import WAITING, sigterm_when
 
 from course.embedded import Api
 from course.places import AIRFLOW_HOME, REPO
@@ -200,7 +200,7 @@ def test_a_run_into_mysql_shows_no_secret_anywhere(
 def test_two_runs_of_a_month_at_once_leave_one_whole_copy(
     both: SimpleNamespace, pipeline: DockerPipeline, tmp_path: Path
 ) -> None:
-    script = "import sys, drive; sys.exit(drive.run_dag('2019-01', dag_id='02_docker').state != 'success')"
+    script = "from support.dag_runs import run_dag; assert run_dag('2019-01', dag_id='02_docker').state == 'success'"
     pipeline.use_database("sqlite:////data/two.db")
     runs = []
     for number in "12":  # each with a metadata database of its own: this is about the containers

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import docker
 import pytest
 from docker.types import Mount
-from drive import load_dag
-from engine import CONFINED, Engine, engine, image, published, wait_until
+from support.dag_runs import load_dag
+from support.docker_engine import CONFINED, Engine, engine, image, published, wait_until
 
 from course.settings import DOCKER_SOCKET
 

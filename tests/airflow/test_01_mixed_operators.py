@@ -8,7 +8,9 @@ from itertools import product
 from pathlib import Path
 
 import pytest
-from drive import Place, fetch, point_airflow_at, rank, ratings_of, rows_of, run_dag, store
+from support.dag_runs import Place, point_airflow_at, run_dag
+from support.plain_python import ratings_of, rows_of
+from support.task_commands import fetch, rank, store
 
 from course.embedded import Api
 

@@ -16,7 +16,7 @@ import requests
 from docker.errors import NotFound
 from docker.models.containers import Container
 from docker.types import Mount
-from drive import Place, run_dag
+from support.dag_runs import Place, run_dag
 
 from course.embedded import Api
 from course.settings import read_env
