@@ -32,7 +32,7 @@ def course() -> None:
 def run(month: Month, months: int, profile: str, started: float | None) -> None:
     """Run the pipeline here, without Docker: fetch, rank, store, and show the top ten."""
     from course import embedded
-    from course.places import DATABASE, shown
+    from course.paths import DATABASE, shown
     from course.rankings import print_rankings, read_titles, stored_rankings
 
     began = time.time()
@@ -109,7 +109,7 @@ def bench(parts: tuple[str, ...]) -> None:
     Without an argument: 100k, 1m, 25m and tasks. All figures go to .course/bench.json too.
     """
     from course.bench import run_bench
-    from course.places import HOME
+    from course.paths import HOME
 
     run_bench(list(parts), HOME / "bench.json")
 
@@ -201,7 +201,7 @@ def registry_check(connection: str) -> None:
     The connection is one of the stack, or that of the variable AIRFLOW_CONN_... where it is set here.
     """
     from course import stack
-    from course.places import REPO
+    from course.paths import REPO
 
     if f"AIRFLOW_CONN_{connection.upper()}" in os.environ:
         command = [sys.executable, str(REPO / "plugins" / "docker_registry_check.py"), connection]
@@ -234,7 +234,7 @@ def k8s_up(context: str | None) -> None:
     chosen.check()
     console.print(f"context {chosen.context}", highlight=False)
     chosen.up(console)
-    chosen.print_way_in(console)
+    chosen.print_endpoint(console)
 
 
 @course.command("k8s-down")
@@ -255,7 +255,7 @@ def k8s_down(context: str | None) -> None:
 @CONTEXT
 def dag_run(dag: str, month: Month | None, conf: dict[str, object], on: str | None, context: str | None) -> None:
     """Run a DAG in the stack or on the cluster over the REST API, and follow it. Exits by its outcome."""
-    from course.way_in import running_airflow
+    from course.endpoint import running_airflow
 
     console = Console(soft_wrap=True)
     with running_airflow(on, context) as airflow:

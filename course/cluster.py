@@ -21,7 +21,7 @@ from rich.console import Console
 from course import images, manifests
 from course.doctor import Finding, ask, check_cluster, check_engine, check_kubectl
 from course.manifests import NAMESPACE, OURS, SERVICES
-from course.places import HOME, REPO
+from course.paths import HOME, REPO
 from course.processes import Command, child
 from course.settings import check_passwords, missing_settings, setting, write_env
 
@@ -297,7 +297,7 @@ class Cluster:
         if self.context == f"kind-{KIND}":
             console.print(f"the cluster stays: `kind delete cluster --name {KIND}` removes it")
 
-    def print_way_in(self, console: Console) -> None:
+    def print_endpoint(self, console: Console) -> None:
         """Print how to open the web page and how to log in. The password only where a person reads it."""
         password = setting("AIRFLOW_PASSWORD") if console.is_terminal else "AIRFLOW_PASSWORD in .env"
         forward = (

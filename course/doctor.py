@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from course import images
-from course.places import REPO
+from course.paths import REPO
 from course.settings import setting
 
 GIB = 2**30

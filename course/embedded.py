@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import click
 
 from course.months import Month
-from course.places import AIRFLOW_HOME, API_COMMAND, DAGS, DATABASE, HOME, LOGS, RESULTS, movielens_data, shown
+from course.paths import AIRFLOW_HOME, API_COMMAND, DAGS, DATABASE, HOME, LOGS, RESULTS, movielens_data, shown
 from course.processes import Command, child
 
 SEED = 1

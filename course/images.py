@@ -10,7 +10,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from course.places import DAGS, REPO
+from course.paths import DAGS, REPO
 from course.settings import read_env
 
 VERSION = "0.1.0"

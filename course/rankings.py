@@ -11,7 +11,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from course.places import DATABASE, movielens_data
+from course.paths import DATABASE, movielens_data
 
 
 class Ranked(NamedTuple):

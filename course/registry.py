@@ -11,7 +11,7 @@ from rich.console import Console
 
 from course import images
 from course.doctor import ask
-from course.places import REPO
+from course.paths import REPO
 from course.settings import setting
 
 USER = "course"

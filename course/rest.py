@@ -8,7 +8,7 @@ import click
 import requests
 from rich.console import Console
 
-from course.places import DAGS
+from course.paths import DAGS
 
 ENDED = {"success", "failed"}
 COLOURS = {"success": "green", "failed": "red", "up_for_retry": "yellow", "upstream_failed": "yellow"}

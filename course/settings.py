@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from course.places import REPO
+from course.paths import REPO
 
 ENV_FILE = REPO / ".env"
 DOCKER_SOCKET = Path("/var/run/docker.sock")

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from course import images
 from course.doctor import ask, check_compose, check_engine, check_for_stack
-from course.places import LOGS, REPO, shown
+from course.paths import LOGS, REPO, shown
 from course.processes import Command, child
 from course.settings import ENV_FILE, MAKERS, check_passwords, missing_settings, setting, write_env
 

@@ -17,7 +17,7 @@ from rich.console import Console
 from course.bench.one_profile import FETCH_COMMAND, RANK_COMMAND, measure_profile
 from course.bench.table import print_page_growth, print_profile, print_tasks
 from course.bench.task_overhead import measure_tasks
-from course.places import API_COMMAND, REPO
+from course.paths import API_COMMAND, REPO
 
 TASKS = "tasks"
 ALL = ["100k", "1m", "25m", TASKS]

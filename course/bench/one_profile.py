@@ -15,7 +15,7 @@ from rich.console import Console
 from course import embedded
 from course.bench.figures import Profile, Service, Work
 from course.bench.measuring import Server, Took, measure, median_page_seconds, memory_of, serving
-from course.places import API_COMMAND, HOME, REPO, movielens_data
+from course.paths import API_COMMAND, HOME, REPO, movielens_data
 from course.processes import Command
 
 FETCH_COMMAND = REPO / "images" / "movielens-fetch" / ".venv" / "bin" / "fetch-ratings"

@@ -18,7 +18,7 @@ from course import cluster, images
 from course.bench.figures import TaskOverhead
 from course.bench.measuring import measure
 from course.doctor import Finding, check_cluster, check_engine
-from course.places import DAGS, HOME, REPO
+from course.paths import DAGS, HOME, REPO
 from course.processes import Command
 from course.settings import setting
 

@@ -23,7 +23,7 @@ from airflow.listeners import hookimpl
 from airflow.sdk.listener import get_listener_manager
 
 from course.bench.one_profile import RANK_COMMAND
-from course.places import DAGS
+from course.paths import DAGS
 
 TASK, OTHER_TASKS = "rank_movies", "fetch_ratings|store_rankings"
 

@@ -25,7 +25,7 @@ from support.docker_engine import DockerPipeline, engine
 from support.plain_python import ratings_of, rows_of
 
 from course.embedded import Api, airflow_environment
-from course.places import AIRFLOW_HOME, DAGS
+from course.paths import AIRFLOW_HOME, DAGS
 
 DAG = "07_all_months"
 YEAR, END = "2019-01-01", "2020-01-01"

@@ -12,7 +12,7 @@ from support.dag_runs import Place
 from support.plain_python import ratings_of, rows_of
 
 from course.embedded import Api, airflow_environment
-from course.places import AIRFLOW_HOME
+from course.paths import AIRFLOW_HOME
 
 
 @pytest.fixture

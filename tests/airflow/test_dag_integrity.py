@@ -9,7 +9,7 @@ import pytest
 from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
 from support.dag_runs import load_dag
 
-from course.places import DAGS
+from course.paths import DAGS
 
 PIPELINES = ["01_mixed_operators", "02_docker", "03_kubernetes"]
 REGISTRY = "04_registry"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from course.places import REPO
+from course.paths import REPO
 
 COURSE = Path(sys.executable).with_name("course")
 

@@ -23,7 +23,7 @@ from support.docker_engine import DockerPipeline, Engine, Watch, engine, image, 
 from support.signals import WAITING, sigterm_when
 
 from course.embedded import Api
-from course.places import AIRFLOW_HOME, REPO
+from course.paths import AIRFLOW_HOME, REPO
 
 pytestmark = pytest.mark.docker
 

@@ -21,7 +21,7 @@ from support.plain_python import ratings_of, rows_of
 
 from course.embedded import Api
 from course.images import VERSION
-from course.places import AIRFLOW_HOME, REPO
+from course.paths import AIRFLOW_HOME, REPO
 from course.registry import push
 
 pytestmark = pytest.mark.docker

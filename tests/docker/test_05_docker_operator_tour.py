@@ -18,7 +18,7 @@ from docker.errors import NotFound
 from support.dag_runs import load_dag
 from support.docker_engine import TASK_UID, Engine, engine, image
 
-from course.places import AIRFLOW_HOME
+from course.paths import AIRFLOW_HOME
 
 pytestmark = pytest.mark.docker
 

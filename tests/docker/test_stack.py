@@ -35,7 +35,7 @@ from support.deployed_airflow import (
 from course import stack
 from course.doctor import PORTS
 from course.embedded import Api
-from course.places import REPO
+from course.paths import REPO
 from course.rest import ENDED, Airflow
 from course.settings import MAKERS, setting
 

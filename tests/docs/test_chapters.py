@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from support.typed_pages import shell, shows, type_all
 
-from course.places import REPO
+from course.paths import REPO
 
 CHAPTERS = sorted((REPO / "chapters").glob("*.md"))
 PAGES = [REPO / "README.md", *CHAPTERS]

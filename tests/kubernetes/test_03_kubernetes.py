@@ -24,7 +24,7 @@ from support.kubernetes_cluster import TASK_PODS, Cluster, KubernetesPipeline, L
 from support.plain_python import ratings_of, rows_of
 from support.signals import WAITING, sigterm_when, when
 
-from course.places import AIRFLOW_HOME
+from course.paths import AIRFLOW_HOME
 
 pytestmark = pytest.mark.kubernetes
 

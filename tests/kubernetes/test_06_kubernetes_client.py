@@ -22,7 +22,7 @@ from support.docker_engine import TASK_UID, image
 from support.kubernetes_cluster import Cluster, Watch, wait_until
 from support.signals import WAITING, when
 
-from course.places import AIRFLOW_HOME, REPO
+from course.paths import AIRFLOW_HOME, REPO
 
 pytestmark = pytest.mark.kubernetes
 

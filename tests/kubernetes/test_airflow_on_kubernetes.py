@@ -36,7 +36,7 @@ from support.typed_pages import shell, type_all
 
 from course.cluster import NAMESPACE, choose
 from course.embedded import Api
-from course.places import REPO
+from course.paths import REPO
 from course.rest import ENDED, Airflow
 from course.settings import setting
 

@@ -20,7 +20,7 @@ import yaml
 from support.required import cannot_run
 
 from course.images import VERSION
-from course.places import REPO
+from course.paths import REPO
 
 Manifest = dict[str, Any]
 

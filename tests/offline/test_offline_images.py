@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from support.required import cannot_run
 
-from course.places import REPO
+from course.paths import REPO
 
 pytestmark = pytest.mark.docker
 

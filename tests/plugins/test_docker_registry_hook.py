@@ -39,7 +39,7 @@ from support.registry_servers import (
     start_registry,
 )
 
-from course.places import REPO
+from course.paths import REPO
 
 PLUGINS = REPO / "plugins"
 sys.path.append(str(PLUGINS))  # as Airflow does with its plugins folder

@@ -10,7 +10,7 @@ import pytest
 from kubernetes.client import ApiException
 from kubernetes.client import models as k8s
 
-from course.places import DAGS
+from course.paths import DAGS
 
 
 @pytest.fixture(scope="module")

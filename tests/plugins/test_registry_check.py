@@ -29,7 +29,7 @@ from support.registry_servers import (
     serve,
 )
 
-from course.places import REPO
+from course.paths import REPO
 
 PLUGINS = REPO / "plugins"
 sys.path.append(str(PLUGINS))  # as Airflow does with its plugins folder

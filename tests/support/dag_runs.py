@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from course import embedded
-from course.places import DAGS
+from course.paths import DAGS
 
 
 class Place:

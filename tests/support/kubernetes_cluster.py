@@ -22,7 +22,7 @@ from kubernetes.client import ApiException
 from support.docker_engine import answers, image, service_image
 
 from course.embedded import Api
-from course.places import REPO
+from course.paths import REPO
 
 PIPELINE = REPO / "k8s" / "pipeline"
 TASK_UID = 10001

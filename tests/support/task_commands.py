@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from course import embedded
-from course.places import REPO
+from course.paths import REPO
 
 
 def fetch(api: embedded.Api, start: str, end: str, output: Path, *more: str) -> None:

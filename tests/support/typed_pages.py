@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from course.doctor import PORTS
-from course.places import HOME, REPO
+from course.paths import HOME, REPO
 
 
 class Step(NamedTuple):

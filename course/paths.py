@@ -1,4 +1,4 @@
-"""Where things are: the parts of the repo, and what a run leaves behind (all of it in .course, which git ignores)."""
+"""Paths: the parts of the repo, and what a run leaves behind (all of it in .course, which git ignores)."""
 
 import os
 from pathlib import Path
