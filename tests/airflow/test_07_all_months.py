@@ -112,7 +112,7 @@ class KubernetesSide:
     """The pods of DAG 07, and what they need."""
 
     def __init__(self, stack: ExitStack, folder: Path) -> None:
-        from cluster import KubernetesPipeline
+        from support.kubernetes_cluster import KubernetesPipeline
 
         self.pipeline = stack.enter_context(KubernetesPipeline(folder).up())
         self.cluster = self.pipeline.cluster
@@ -122,8 +122,8 @@ class KubernetesSide:
     @contextmanager
     def watched(self) -> Iterator[Seen]:
         """Follow the pods, from when they are made until they are gone, and delete the first one of one month."""
-        from cluster import TASK_PODS
         from kubernetes import watch
+        from support.kubernetes_cluster import TASK_PODS
 
         seen, over = Seen(), threading.Event()
         list_pods, namespace = self.cluster.core.list_namespaced_pod, self.cluster.namespace

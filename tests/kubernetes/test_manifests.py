@@ -695,7 +695,7 @@ class NodeFolder:
     """The volume and the claim of overlays/host-path, with names and a folder of their own, and pods that use them."""
 
     def __init__(self) -> None:
-        from cluster import TASK_UID, Cluster
+        from support.kubernetes_cluster import TASK_UID, Cluster
 
         self.cluster = Cluster(f"course-test-{uuid.uuid4().hex[:8]}")
         self.name, self.task_user = self.cluster.namespace, TASK_UID
@@ -720,8 +720,8 @@ class NodeFolder:
         return self.cluster.kubectl("get", kind, name, "--output=jsonpath={.status.phase}")
 
     def _run(self, script: str, user: int, volume: Manifest, path: str) -> str:
-        from cluster import wait_until
-        from engine import image
+        from support.docker_engine import image
+        from support.kubernetes_cluster import wait_until
 
         name = f"pod-{uuid.uuid4().hex[:8]}"
         container = {"name": "base", "image": image("movielens-store"), "command": ["sh", "-euc", script]}
@@ -751,7 +751,7 @@ def node_folder() -> Iterator[NodeFolder]:
 
 @pytest.mark.kubernetes
 def test_on_the_host_path_volume_pods_hand_on_files_which_stay_when_the_claim_goes(node_folder: NodeFolder) -> None:
-    from cluster import wait_until
+    from support.kubernetes_cluster import wait_until
 
     node_folder.in_a_task_pod("echo ratings > /data/2019-01.csv")
     assert node_folder.in_a_task_pod("cat /data/2019-01.csv") == "ratings\n"
