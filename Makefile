@@ -101,6 +101,12 @@ lint: .venv/.dev
 	@.venv/bin/hadolint $$(git ls-files --cached --others --exclude-standard '*Dockerfile')
 	@.venv/bin/shellcheck $$(git ls-files --cached --others --exclude-standard '*.sh' .ci/run)
 	@.venv/bin/yamllint --strict $$(git ls-files --cached --others --exclude-standard '*.yaml' '*.yml')
+	@.venv/bin/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yaml
+	@workflows=$$(git ls-files --cached --others --exclude-standard '.github/workflows/*.yml'); \
+	if [ -n "$$workflows" ]; then \
+	  .venv/bin/check-jsonschema --builtin-schema vendor.github-workflows $$workflows && \
+	  .venv/bin/zizmor --offline --quiet --no-progress $$workflows; \
+	fi
 
 types: .venv/.dev $(PROJECTS:%=%/.venv/.dev)
 	@.venv/bin/mypy course
