@@ -17,8 +17,8 @@ from rich.console import Console
 from support.required import cannot_run
 
 from course import cluster
+from course.paths import REPO
 
-REPO = next(folder for folder in Path(__file__).resolve().parents if (folder / "Makefile").exists())
 PINNED = yaml.safe_load((REPO / ".github/workflows/kubernetes.yml").read_text())["jobs"]["kind"]["env"]
 
 # Writes down what it is asked, and has everything but containers.

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 import yaml
 
-REPO = next(folder for folder in Path(__file__).resolve().parents if (folder / "Makefile").exists())
+from course.paths import REPO
+
 WORKFLOWS = sorted((REPO / ".github" / "workflows").glob("*.yml"))
 DEVCONTAINER = REPO / ".devcontainer" / "devcontainer.json"
 SHELLCHECK = Path(sys.executable).with_name("shellcheck")
