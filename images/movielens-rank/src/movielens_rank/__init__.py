@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from movielens_rank.sums_csv import sum_file
 
 __all__ = ["BadRatings", "rank_file", "rank_movies", "rank_sums", "read_ratings", "sum_file", "write_rankings"]
-__version__ = "0.1.0"
 
 _MODULE_OF = {
     "BadRatings": "csv_rows",
