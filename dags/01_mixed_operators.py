@@ -53,14 +53,14 @@ def save_ratings(responses, task, **context):
 
     HttpOperator keeps every page in memory until here; movielens-fetch, in the other versions, does not.
     """
-    from movielens_rank.whole_file import whole_file
+    from movielens_rank.atomic_write import atomic_write
 
     pages = [response.json() for response in responses]
     ratings = [rating for page in pages for rating in page["result"]]
     if any(page["total"] != len(ratings) for page in pages):
         raise ValueError("the ratings changed while they were fetched: fetch them again")
     path = task.render_template(RATINGS_CSV, {**context, "task": task})
-    with whole_file(path) as file:
+    with atomic_write(path) as file:
         writer = csv.DictWriter(file, ["userId", "movieId", "rating", "timestamp"], lineterminator="\n")
         writer.writeheader()
         writer.writerows(ratings)

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from movielens_fetch.api import RatingsApi, TryAgain
+from movielens_fetch.atomic_write import atomic_write
 from movielens_fetch.errors import FetchFailed
 from movielens_fetch.page import HEADER, NotInOrder, Page
 from movielens_fetch.patience import OutOfPatience, Patience
-from movielens_fetch.whole_file import whole_file
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ def fetch_ratings(
     patience = Patience(timeout)
     pages = retries = restarts = 0
     try:
-        with whole_file(output_path) as file:
+        with atomic_write(output_path, "wb") as file:
             rows, previous = 0, None
             file.write(HEADER)
             while previous is None or rows < previous.total:

@@ -5,10 +5,10 @@ from collections.abc import Iterable
 
 import pandas as pd
 
+from movielens_rank.atomic_write import atomic_write
 from movielens_rank.ranking import add_up, rank
 from movielens_rank.ratings_csv import sum_ratings
 from movielens_rank.sums_csv import read_sums
-from movielens_rank.whole_file import whole_file
 
 
 def write_rankings(rankings: pd.DataFrame, path: str | os.PathLike[str]) -> None:
@@ -17,7 +17,7 @@ def write_rankings(rankings: pd.DataFrame, path: str | os.PathLike[str]) -> None
     Lines end with "\n"; floats stand in their shortest form that reads back as the same float. Missing parent
     folders are created. Raises OSError if that cannot be done.
     """
-    with whole_file(path) as file:
+    with atomic_write(path) as file:
         rankings.to_csv(file, columns=["movieId", "avg_rating", "num_ratings"], index=False, lineterminator="\n")
 
 

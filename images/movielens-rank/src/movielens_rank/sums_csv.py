@@ -10,10 +10,10 @@ from typing import TypeVar
 
 import pandas as pd
 
+from movielens_rank.atomic_write import atomic_write
 from movielens_rank.csv_rows import BadRatings, first_bad_row, is_whole_number, read_header, shown
 from movielens_rank.ranking import LIKED, MAX_STARS, MICROSTARS, MIN_STARS
 from movielens_rank.ratings_csv import sum_ratings
-from movielens_rank.whole_file import whole_file
 
 COLUMNS = ("movieId", "microstars", "ratings", "liked")
 MOST_RATINGS = int(2**53 / (MAX_STARS * MICROSTARS))
@@ -29,7 +29,7 @@ def sum_file(input_path: str | os.PathLike[str], output_path: str | os.PathLike[
     well, `output_path` is as it was.
     """
     sums = sum_ratings(input_path)
-    with whole_file(output_path) as file:
+    with atomic_write(output_path) as file:
         sums.reset_index().to_csv(file, columns=list(COLUMNS), index=False, lineterminator="\n")
     return len(sums), int(sums["ratings"].sum())
 
