@@ -69,7 +69,7 @@ class Seen:
 
 
 class Api(ThreadingHTTPServer):
-    """Serves `ratings`. The answers in `script` come first, one a request; then `always` answers."""
+    """Serves `ratings`. The answers in `script` come first, one per request; then `always` answers."""
 
     daemon_threads = True
     block_on_close = False
@@ -92,11 +92,11 @@ class Api(ThreadingHTTPServer):
         return "Basic " + b64encode(f"{USER}:{PASSWORD}".encode()).decode()
 
     def fill(self, count, first=0):
-        """Serves `count` ratings in the API's order, seven in the same second."""
+        """Serve `count` ratings in the API's order, seven in the same second."""
         self.ratings = [(1 + n % 7, n, (1 + n % 10) / 2, 1546300800 + n // 7) for n in range(first, first + count)]
 
     def csv(self):
-        """The file that a download must give."""
+        """The file that a download must write."""
         lines = (f"{user},{movie},{rating},{timestamp}\n" for user, movie, rating, timestamp in self.ratings)
         return "userId,movieId,rating,timestamp\n" + "".join(lines)
 
@@ -163,7 +163,7 @@ class Api(ThreadingHTTPServer):
         return answer
 
     def after(self, change, then=None):
-        """Changes something, and answers then."""
+        """Change something, then answer."""
 
         def answer(handler):
             change()
@@ -197,13 +197,13 @@ def second_api():
 
 @pytest.fixture
 def output(tmp_path):
-    """Where the CSV goes: into a folder of its own, so that anything left behind is seen."""
+    """Where the CSV goes: into a folder of its own, so that a test sees anything left behind."""
     return tmp_path / "ratings" / "2019-01-01.csv"
 
 
 @pytest.fixture
 def fetch(api, output):
-    """The library function, pointed at the API; flags of the test come on top."""
+    """The library function with the API's address; a test adds its own arguments."""
     return partial(fetch_ratings, START, END, output, host=api.host, user=USER, password=PASSWORD, timeout=5)
 
 
@@ -229,7 +229,7 @@ class Command:
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
     def fails(self, exit_code, words):
-        """Runs; checks exit code, the one line `Error: ...` with `words` in it, and that there is no file."""
+        """Run; check exit code, the one line `Error: ...` with `words` in it, and that there is no file."""
         done = self.run()
         errors = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
         assert (done.returncode, done.stdout, len(errors)) == (exit_code, "", 1), done.stderr

@@ -33,11 +33,11 @@ def test_the_log_says_each_retry_with_its_cause_and_leaves_the_last_line_to_the_
     command.flags["--batch_size"] = 25
     lines = command.run().stderr.splitlines()
     assert lines[0].startswith("the API answered 500; trying again in 0.")
-    assert lines[1].startswith("starting over, for the number of ratings changed from 50 to 60; trying again in 0.")
+    assert lines[1].startswith("starting over, because the number of ratings changed from 50 to 60; trying again in 0.")
     assert lines[2:] == []
 
 
-def test_on_a_terminal_there_is_a_bar(command, output):
+def test_a_terminal_gets_a_progress_bar(command, output):
     ours, theirs = pty.openpty()
     with command.popen(stderr=theirs) as process:
         os.close(theirs)
@@ -133,7 +133,7 @@ def test_the_address_can_come_from_the_environment_with_a_path_and_a_slash(api, 
     assert api.seen[0].path == "/v1/ratings"
 
 
-def test_a_wrong_login_is_exit_code_1(api, command):
+def test_a_wrong_login_is_exit_code_2(api, command):
     api.always = api.status(401)
     command.fails(2, "refused the login (401)")
 
@@ -143,14 +143,14 @@ def test_a_refused_parameter_is_exit_code_2(api, command):
     command.fails(2, "limit: got 1000")
 
 
-def test_an_api_that_stays_broken_is_exit_code_1(api, command, output):
+def test_an_api_that_keeps_failing_is_exit_code_1(api, command, output):
     api.always = api.status(500)
     command.flags["--timeout"] = 0.5
     command.fails(1, f"gave up on {api.host}/ratings after 0.5 s without a new rating: the API answered 500")
     assert list(output.parent.iterdir()) == []
 
 
-def test_a_folder_that_cannot_be_made_is_exit_code_1(command, tmp_path):
+def test_a_folder_that_cannot_be_created_is_exit_code_1(command, tmp_path):
     (tmp_path / "file").touch()
     command.flags["--output_path"] = tmp_path / "file" / "folder" / "ratings.csv"
     command.fails(1, f"cannot write {tmp_path}/file/folder/ratings.csv: Not a directory")

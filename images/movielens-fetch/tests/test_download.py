@@ -30,7 +30,7 @@ def test_an_interval_without_ratings_gives_a_file_with_only_the_header(api, fetc
     assert output.read_bytes() == b"userId,movieId,rating,timestamp\n"
 
 
-def test_each_request_has_the_interval_the_login_and_its_place(api, fetch):
+def test_each_request_has_the_interval_the_login_and_its_offset(api, fetch):
     api.fill(5)
     fetch(batch_size=2)
     assert [seen.query["offset"] for seen in api.seen] == ["0", "2", "4"]
@@ -41,7 +41,7 @@ def test_each_request_has_the_interval_the_login_and_its_place(api, fetch):
         assert (seen.query["start_date"], seen.query["end_date"]) == ("2019-01-01", "2019-02-01")
 
 
-def test_all_pages_come_over_one_connection(api, fetch):
+def test_all_pages_use_one_connection(api, fetch):
     fetch(batch_size=5)
     assert len(api.seen) == 10
     assert len({seen.connection for seen in api.seen}) == 1
@@ -53,7 +53,7 @@ def test_a_rating_sent_without_decimals_is_written_with_one(api, fetch, output):
     assert output.read_text().splitlines()[1] == "1,2,4.0,1546300800"
 
 
-def test_rows_that_appear_between_two_pages_are_neither_lost_nor_doubled(api, fetch, output):
+def test_rows_that_appear_between_two_pages_are_neither_lost_nor_duplicated(api, fetch, output):
     api.fill(40, first=5)
     api.script.extend([api.good(), api.good(), api.after(lambda: api.fill(50))])
     fetched = fetch(batch_size=10)
@@ -67,8 +67,8 @@ def test_rows_that_vanish_between_two_pages_leave_no_trace(api, fetch, output):
     assert output.read_text() == api.csv()
 
 
-def test_a_row_in_exchange_for_another_is_noticed_by_the_order(api, fetch, output):
-    """The total stays, but a row moves from the second page to the first: its neighbour would come twice."""
+def test_a_row_that_replaces_another_is_detected_by_the_order(api, fetch, output):
+    """The total stays, but a row moves from the second page to the first: its neighbour would be duplicated."""
     api.fill(20, first=1)
     api.script.extend([api.good(), api.after(lambda: api.fill(20))])
     assert fetch(batch_size=10).restarts == 1
@@ -86,10 +86,10 @@ def test_a_page_that_is_too_short_starts_the_download_over(api, fetch, output, r
 
 
 def test_rows_out_of_order_start_the_download_over(api, fetch, output):
-    def turned(handler):
+    def reversed_rows(handler):
         handler.send(200, handler.page(result=json.loads(handler.page())["result"][::-1]))
 
-    api.script.append(turned)
+    api.script.append(reversed_rows)
     assert fetch().restarts == 1
     assert output.read_text() == api.csv()
 
@@ -119,7 +119,7 @@ GOOD = {"userId": 1, "movieId": 2, "rating": 4.0, "timestamp": 1546300800}
         ('{"total": 1, "result": [{"userId": 1, "movieId": 2, "rating": 1e999, "timestamp": 3}]}', "infinite"),
     ],
 )
-def test_an_answer_of_another_kind_ends_the_download_at_once_and_says_where(api, fetch, output, body, words):
+def test_an_answer_of_another_form_ends_the_download_at_once_and_says_where(api, fetch, output, body, words):
     api.always = api.body(body if isinstance(body, str) else json.dumps(body))
     with pytest.raises(FetchFailed) as raised:
         fetch()
@@ -140,7 +140,7 @@ def test_more_rows_than_asked_for_end_the_download(api, fetch, output):
     assert not list(output.parent.iterdir())
 
 
-def test_a_body_without_end_does_not_fill_the_memory(api, fetch, output):
+def test_an_endless_body_does_not_fill_the_memory(api, fetch, output):
     api.always = api.flood()
     with pytest.raises(FetchFailed, match="more than"):
         fetch()

@@ -1,4 +1,4 @@
-"""Which failures are tried again, how long, and with which words the others end."""
+"""Which failures are retried, for how long, and with which message the others end."""
 
 import time
 from email.utils import formatdate
@@ -22,7 +22,7 @@ def test_a_connection_that_breaks_costs_one_short_retry(api, fetch, output, cloc
 
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
-def test_a_busy_or_broken_server_is_asked_again(api, fetch, output, status):
+def test_a_busy_or_failing_server_is_asked_again(api, fetch, output, status):
     api.script.append(api.status(status))
     assert fetch().retries == 1
     assert output.read_text() == api.csv()
@@ -49,14 +49,14 @@ def test_retry_after_as_a_date_is_waited_for(api, fetch, clock):
 
 
 @pytest.mark.parametrize("value", ["0", "soon", "-5", "1.5", "Mon, 01 Jan 2001 00:00:00 GMT", "Mon, 99 Foo 2001"])
-def test_a_retry_after_that_says_nothing_leaves_the_usual_wait(api, fetch, clock, value):
+def test_an_invalid_or_past_retry_after_leaves_the_usual_wait(api, fetch, clock, value):
     api.script.append(api.status(429, Retry_After=value))
     fetch()
     assert 0.1 <= clock() < 1
 
 
 @pytest.mark.parametrize("value", ["3600", "9" * 5000, "Fri, 31 Dec 9999 23:59:59 GMT"])
-def test_a_retry_after_beyond_the_limit_fails_at_once(api, fetch, clock, value):
+def test_a_retry_after_beyond_the_deadline_fails_at_once(api, fetch, clock, value):
     api.always = api.status(429, Retry_After=value)
     with pytest.raises(FetchFailed, match="429"):
         fetch()
@@ -84,9 +84,9 @@ def forever_full(api):
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        (lambda api: api.hang(), "no whole answer"),
-        (drip, "no whole answer"),
-        (drip_head, "no whole answer"),
+        (lambda api: api.hang(), "no complete answer"),
+        (drip, "no complete answer"),
+        (drip_head, "no complete answer"),
         (lambda api: api.hang_up(), "closed connection"),
         (lambda api: api.cut_off(), "IncompleteRead"),
         (lambda api: api.body("<html>"), "not JSON"),
@@ -96,7 +96,7 @@ def forever_full(api):
         (lambda api: api.good(result=[]), "a page has 0 ratings, not 10"),
     ],
 )
-def test_the_limit_holds_for_an_api_that_never_gets_better(api, fetch, output, clock, answer, words):
+def test_the_deadline_holds_for_an_api_that_never_recovers(api, fetch, output, clock, answer, words):
     api.always = answer(api)
     with pytest.raises(FetchFailed) as raised:
         fetch(batch_size=10, timeout=0.7)
@@ -107,14 +107,14 @@ def test_the_limit_holds_for_an_api_that_never_gets_better(api, fetch, output, c
     assert len(api.seen) < 40, "it hammered the API"
 
 
-def test_an_api_that_is_not_there_is_waited_for_until_the_limit(second_api, fetch, clock):
+def test_an_api_that_is_not_there_is_waited_for_until_the_deadline(second_api, fetch, clock):
     second_api.server_close()
     with pytest.raises(FetchFailed, match=f"{second_api.host}/ratings after 1 s.*: Connection refused"):
         fetch(host=second_api.host, timeout=1)
     assert 0.8 < clock() < 1.5
 
 
-def test_new_rows_give_the_full_time_back(api, fetch, output, clock):
+def test_new_rows_restart_the_full_time(api, fetch, output, clock):
     """Five failures of 0.3 s are more than the limit of one second, but each is followed by new rows."""
     for _ in range(5):
         api.script.extend([lambda handler: api.closing.wait(0.2) or handler.send(500, ""), api.good()])
@@ -136,7 +136,7 @@ def test_a_wrong_login_ends_at_once_and_names_the_variables(api, fetch):
     assert len(api.seen) == 1
 
 
-def test_a_refused_parameter_ends_at_once_with_the_words_of_the_api(api, fetch):
+def test_a_refused_parameter_ends_at_once_with_the_message_of_the_api(api, fetch):
     api.always = api.status(400, '{"error": "limit: got 7000\\u001b[31m", "parameter": "limit"}')
     with pytest.raises(BadInput) as raised:
         fetch()
@@ -153,7 +153,7 @@ def test_any_other_status_ends_at_once(api, fetch, status):
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_a_redirect_is_not_followed_and_the_password_stays_here(api, second_api, fetch, status):
+def test_a_redirect_is_not_followed_so_no_other_host_gets_the_password(api, second_api, fetch, status):
     api.always = api.status(status, Location=f"{second_api.host}/ratings")
     with pytest.raises(FetchFailed, match=f"redirects to {second_api.host}/ratings"):
         fetch()

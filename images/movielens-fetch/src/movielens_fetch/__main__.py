@@ -1,4 +1,4 @@
-"""The start of `fetch-ratings`: first the signals, then the imports that take time."""
+"""The entry point of `fetch-ratings`: first the signal handlers, then the imports that take time."""
 
 import os
 import signal
@@ -7,20 +7,20 @@ from types import FrameType
 from typing import NoReturn
 
 
-def end_on_signal(number: int, frame: FrameType | None) -> NoReturn:
-    """Ends the process with 128 + the signal's number: 143 for SIGTERM, 130 for SIGINT.
+def exit_on_signal(number: int, frame: FrameType | None) -> NoReturn:
+    """End the process with 128 + the signal's number: 143 for SIGTERM, 130 for SIGINT.
 
     In a container this is process 1, which has no default action for signals. An exception and not os._exit, so
-    that the unfinished file goes away.
+    that the unfinished file is removed.
     """
     os.write(2, f"Stopped by {signal.Signals(number).name}\n".encode())
     sys.exit(128 + number)
 
 
 def main() -> None:
-    """Runs the command; an error is one line on stderr and its exit code."""
+    """Run the command; an error is one line on stderr and its exit code."""
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, end_on_signal)
+        signal.signal(number, exit_on_signal)
 
     import click
 

@@ -1,12 +1,12 @@
-"""The MovieLens API: asks for one page, and says of each failure whether another try makes sense."""
+"""A client of the MovieLens API: it requests one page, and tells transient failures from permanent ones."""
 
 import json
 import threading
 from collections.abc import Mapping
+from concurrent.futures import Future
 from contextlib import suppress
 from datetime import UTC, date, datetime
 from email.utils import parsedate_to_datetime
-from queue import Empty, SimpleQueue
 from typing import NamedTuple
 
 import requests
@@ -15,20 +15,20 @@ from movielens_fetch.errors import BadInput, FetchFailed
 from movielens_fetch.page import NotAPage, NotJson, Page, parse_page
 
 # A row takes about 80 bytes. An answer far beyond that is not a page, and would fill the memory.
-MOST_BYTES_PER_ROW = 1_000
-CHUNK = 64 * 1024
+MAX_BYTES_PER_ROW = 1_000
+CHUNK_BYTES = 64 * 1024
 
 
-class TryAgain(Exception):
-    """The same request may succeed later; `after` is how many seconds the server asked to be left alone."""
+class TransientError(Exception):
+    """The same request may succeed later; `retry_after` is how many seconds the server asked to wait."""
 
-    def __init__(self, cause: str, after: float = 0.0) -> None:
+    def __init__(self, cause: str, retry_after: float = 0.0) -> None:
         super().__init__(cause)
-        self.after = after
+        self.retry_after = retry_after
 
 
 class Answer(NamedTuple):
-    """A whole answer: what came before the limit in time, and within the limit in size."""
+    """A complete answer, received within the limits of time and size."""
 
     status: int
     headers: Mapping[str, str]
@@ -46,51 +46,48 @@ class RatingsApi:
         self._session = requests.Session()
 
     def page(self, offset: int, limit: int, seconds: float) -> Page:
-        """At most `limit` ratings from `offset` on, within `seconds`.
+        """Return at most `limit` ratings from `offset` on, within `seconds`.
 
-        Raises TryAgain after a failure that may pass, NotInOrder for rows that are not sorted, BadInput where the
+        Raises TransientError for a failure that may pass, NotInOrder for rows that are not sorted, BadInput where the
         server refuses a parameter or the login, FetchFailed for all else.
         """
-        answer = self._answer_within(seconds, offset, limit)
+        answer = self._get_within(seconds, offset, limit)
         if answer.status != requests.codes.ok:
-            raise self._refusal(answer)
+            raise self._error_of(answer)
         try:
             page = parse_page(answer.body)
         except NotJson as error:
-            raise TryAgain(str(error)) from error
+            raise TransientError(str(error)) from error
         except NotAPage as error:
             raise FetchFailed(f"{self.address} does not answer as the MovieLens API does: {error}") from error
         if page.rows > limit:
             raise FetchFailed(f"{self.address} sent {page.rows} ratings where {limit} were asked for")
         return page
 
-    def _answer_within(self, seconds: float, offset: int, limit: int) -> Answer:
-        # The timeout of requests is for each read: a server that sends a byte a second would never meet it. So the
-        # request has a thread, and a thread that is late is left to itself, together with its connection.
-        outcome: SimpleQueue[Answer | Exception] = SimpleQueue()
+    def _get_within(self, seconds: float, offset: int, limit: int) -> Answer:
+        # The timeout of requests is for each read: a server that sends a byte a second would never exceed it. So the
+        # request has a thread, and a thread that is late is abandoned, together with its connection.
+        pending: Future[Answer] = Future()
         session = self._session
 
-        def ask() -> None:
+        def run() -> None:
             try:
-                outcome.put(self._get(session, seconds, offset, limit))
+                pending.set_result(self._get(session, seconds, offset, limit))
             except Exception as error:
-                outcome.put(error)
+                pending.set_exception(error)
 
-        threading.Thread(target=ask, daemon=True).start()
+        threading.Thread(target=run, daemon=True).start()
         try:
-            answer = outcome.get(timeout=seconds)
-        except Empty:
+            return pending.result(timeout=seconds)
+        except TimeoutError as error:
             self._session = requests.Session()
-            answer = requests.Timeout()
-        if isinstance(answer, requests.Timeout):
-            raise TryAgain(f"no whole answer in {seconds:.1f} s")
-        if isinstance(answer, requests.RequestException):
-            if isinstance(answer, ValueError):  # InvalidURL and its like
-                raise BadInput(f"{self.address} is not an address to connect to: {answer}") from answer
-            raise TryAgain(_root_cause(answer)) from answer
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
+            raise TransientError(f"no complete answer in {seconds:.1f} s") from error
+        except requests.Timeout as error:
+            raise TransientError(f"no complete answer in {seconds:.1f} s") from error
+        except requests.RequestException as error:
+            if isinstance(error, ValueError):  # InvalidURL and its like
+                raise BadInput(f"{self.address} is not an address to connect to: {error}") from error
+            raise TransientError(_root_cause(error)) from error
 
     def _get(self, session: requests.Session, seconds: float, offset: int, limit: int) -> Answer:
         with session.get(
@@ -102,16 +99,17 @@ class RatingsApi:
             stream=True,
         ) as response:
             body = bytearray()
-            for chunk in response.iter_content(CHUNK):
+            for chunk in response.iter_content(CHUNK_BYTES):
                 body += chunk
-                if len(body) > CHUNK + MOST_BYTES_PER_ROW * limit:
+                if len(body) > CHUNK_BYTES + MAX_BYTES_PER_ROW * limit:
                     raise FetchFailed(f"{self.address} sent more than {len(body)} bytes for {limit} ratings")
             return Answer(response.status_code, response.headers, bytes(body))
 
-    def _refusal(self, answer: Answer) -> Exception:
+    def _error_of(self, answer: Answer) -> Exception:
+        """Return the exception for an answer whose status is not 200."""
         status = answer.status
         if status == requests.codes.too_many_requests or status >= 500:
-            return TryAgain(f"the API answered {status}", _retry_after(answer.headers.get("Retry-After", "")))
+            return TransientError(f"the API answered {status}", _retry_after(answer.headers.get("Retry-After", "")))
         if status == requests.codes.bad_request:
             return BadInput(f"{self.address} refused the request: {_error_text(answer.body)}")
         if status == requests.codes.unauthorized:
@@ -123,13 +121,13 @@ class RatingsApi:
             target = _one_line(answer.headers.get("Location", "nowhere"))
             return FetchFailed(
                 f"{self.address} redirects to {target} ({status}), where the password does not follow: "
-                "give the final address as --host"
+                "pass the final address as --host"
             )
         return FetchFailed(f"{self.address} answered {status}: is it the MovieLens API?")
 
 
 def _retry_after(value: str) -> float:
-    """The seconds in a Retry-After header, which holds seconds or a date; 0 where it holds neither."""
+    """Return the seconds in a Retry-After header, which holds seconds or a date; 0 where it holds neither."""
     if value.isascii() and value.isdigit():
         return float(value)
     try:
@@ -142,7 +140,7 @@ def _retry_after(value: str) -> float:
 
 
 def _error_text(body: bytes) -> str:
-    """The text in an error answer `{"error": "..."}`, or the beginning of any other body."""
+    """Return the text of an error answer `{"error": "..."}`, or the beginning of any other body."""
     text = body.decode(errors="replace")
     with suppress(ValueError, RecursionError, LookupError, TypeError):
         text = json.loads(text)["error"]
@@ -150,14 +148,14 @@ def _error_text(body: bytes) -> str:
 
 
 def _root_cause(error: BaseException) -> str:
-    """What the network said, without the layers that requests and urllib3 wrap around it."""
+    """Return the message of the innermost error, without what requests and urllib3 wrap around it."""
     while (inner := error.__cause__ or error.__context__) is not None:
         error = inner
-    words = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return _one_line(words) or type(error).__name__
+    message = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return _one_line(message) or type(error).__name__
 
 
 def _one_line(text: str) -> str:
-    """The beginning of a text from outside, safe to print."""
-    line = " ".join("".join(mark if mark.isprintable() else " " for mark in text[:1000]).split())
+    """Return the beginning of an untrusted text, safe to print."""
+    line = " ".join("".join(character if character.isprintable() else " " for character in text[:1000]).split())
     return line if len(line) <= 200 else f"{line[:200]}..."

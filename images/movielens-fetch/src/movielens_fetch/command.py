@@ -10,7 +10,8 @@ from pathlib import Path
 import click
 
 from movielens_fetch.errors import BadInput, FetchFailed
-from movielens_fetch.settings import check_host, login
+from movielens_fetch.page import FIELDS
+from movielens_fetch.settings import DEFAULT_BATCH_SIZE, DEFAULT_HOST, DEFAULT_TIMEOUT, check_host, login
 
 
 def _day(context: click.Context, parameter: click.Parameter, value: str) -> date:
@@ -29,7 +30,7 @@ def _seconds(context: click.Context, parameter: click.Parameter, value: float) -
     return value
 
 
-def _new_file(context: click.Context, parameter: click.Parameter, value: Path) -> Path:
+def _regular_file(context: click.Context, parameter: click.Parameter, value: Path) -> Path:
     if value.exists() and not value.is_file():  # /dev/null would be replaced by a file
         raise click.BadParameter(f"{value} is not a regular file")
     return value
@@ -42,12 +43,12 @@ def _new_file(context: click.Context, parameter: click.Parameter, value: Path) -
     "--output_path",
     required=True,
     type=click.Path(dir_okay=False, path_type=Path),
-    callback=_new_file,
-    help="The CSV file to write: userId, movieId, rating, timestamp.",
+    callback=_regular_file,
+    help=f"The CSV file to write: {', '.join(FIELDS)}.",
 )
 @click.option(
     "--host",
-    default="http://movielens:5000",
+    default=DEFAULT_HOST,
     envvar="MOVIELENS_HOST",
     show_envvar=True,
     show_default=True,
@@ -55,11 +56,15 @@ def _new_file(context: click.Context, parameter: click.Parameter, value: Path) -
     help="Address of the API.",
 )
 @click.option(
-    "--batch_size", default=1000, show_default=True, type=click.IntRange(1, 10_000), help="Ratings in one request."
+    "--batch_size",
+    default=DEFAULT_BATCH_SIZE,
+    show_default=True,
+    type=click.IntRange(1, 10_000),
+    help="Ratings in one request.",
 )
 @click.option(
     "--timeout",
-    default=120.0,
+    default=DEFAULT_TIMEOUT,
     show_default=True,
     callback=_seconds,
     metavar="SECONDS",
@@ -67,9 +72,9 @@ def _new_file(context: click.Context, parameter: click.Parameter, value: Path) -
 )
 @click.version_option(package_name="movielens-fetch")
 def command(start_date: date, end_date: date, output_path: Path, host: str, batch_size: int, timeout: float) -> None:
-    """Fetch the ratings from the start date up to, and without, the end date.
+    """Fetch the ratings from the start date up to, but not including, the end date.
 
-    The login is read from MOVIELENS_USER and MOVIELENS_PASSWORD, or MOVIELENS_PASSWORD_FILE. The file appears whole
+    The login is read from MOVIELENS_USER and MOVIELENS_PASSWORD, or MOVIELENS_PASSWORD_FILE. The file appears complete
     or not at all.
     """
     started = time.monotonic()
@@ -78,7 +83,7 @@ def command(start_date: date, end_date: date, output_path: Path, host: str, batc
     host = check_host(host)
     user, password = login()
 
-    # Here and not above: it takes longer than all the rest, and `--help` and bad arguments need none of it.
+    # Imported late: it takes longer than everything else, and `--help` and bad arguments do not need it.
     from movielens_fetch.download import fetch_ratings
     from movielens_fetch.progress import progress
 
@@ -97,7 +102,7 @@ def command(start_date: date, end_date: date, output_path: Path, host: str, batc
             )
     except OSError as error:
         raise FetchFailed(f"cannot write {output_path}: {error.strerror}") from error
-    done = {
+    summary = {
         "rows": fetched.rows,
         "path": str(output_path),
         "pages": fetched.pages,
@@ -105,4 +110,4 @@ def command(start_date: date, end_date: date, output_path: Path, host: str, batc
         "restarts": fetched.restarts,
         "seconds": round(time.monotonic() - started, 3),
     }
-    click.echo(json.dumps(done))
+    click.echo(json.dumps(summary))

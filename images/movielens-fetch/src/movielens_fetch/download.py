@@ -1,4 +1,4 @@
-"""Fetches all pages of an interval into one file."""
+"""Fetch all pages of an interval into one file."""
 
 import logging
 from collections.abc import Callable
@@ -6,17 +6,18 @@ from datetime import date
 from pathlib import Path
 from typing import NamedTuple
 
-from movielens_fetch.api import RatingsApi, TryAgain
+from movielens_fetch.api import RatingsApi, TransientError
 from movielens_fetch.atomic_write import atomic_write
 from movielens_fetch.errors import FetchFailed
 from movielens_fetch.page import HEADER, NotInOrder, Page
-from movielens_fetch.patience import OutOfPatience, Patience
+from movielens_fetch.retry import DeadlineExceeded, ProgressDeadline
+from movielens_fetch.settings import DEFAULT_BATCH_SIZE, DEFAULT_TIMEOUT
 
 log = logging.getLogger(__name__)
 
 
 class Fetched(NamedTuple):
-    """What a download took: `pages` were good answers, `retries` repeated one page, `restarts` began anew."""
+    """What a download took: `pages` were good answers, `retries` repeated one page, `restarts` the whole download."""
 
     rows: int
     pages: int
@@ -25,7 +26,7 @@ class Fetched(NamedTuple):
 
 
 class DataChanged(Exception):
-    """The pages so far and this one are not of the same data."""
+    """This page does not continue the pages so far: the data changed between two requests."""
 
 
 def fetch_ratings(
@@ -36,22 +37,22 @@ def fetch_ratings(
     host: str,
     user: str,
     password: str,
-    batch_size: int = 1000,
-    timeout: float = 120.0,
+    batch_size: int = DEFAULT_BATCH_SIZE,
+    timeout: float = DEFAULT_TIMEOUT,
     on_progress: Callable[[int, int], None] = lambda rows, total: None,
 ) -> Fetched:
-    """Writes the ratings in [start_date, end_date) to `output_path`: `userId,movieId,rating,timestamp`, with header.
+    """Write the ratings in [start_date, end_date) to `output_path`, a CSV file with the columns of page.FIELDS.
 
     The rows are in the API's order: by timestamp (UTC epoch seconds), userId, movieId. The memory in use depends on
-    `batch_size`, the ratings in one request, and not on the interval. The file is whole, or it is not there. When the
-    data changes between two pages the download starts over, so that no row is lost or doubled. `timeout` is the
-    limit in seconds without a new row. `on_progress` is called with the rows so far and the rows in all.
+    `batch_size`, the ratings in one request, and not on the interval. The file is complete, or it is not there. When
+    the data changes between two pages the download starts over, so that no row is lost or duplicated. `timeout` is
+    the limit in seconds without a new row. `on_progress` is called with the rows so far and the total.
 
-    Raises FetchFailed when the limit is over or the API cannot be talked to, BadInput where it refuses a parameter,
+    Raises FetchFailed where the limit is exceeded or the API is not reachable, BadInput where it refuses a parameter,
     OSError where the file cannot be written.
     """
     api = RatingsApi(host, user, password, start_date, end_date)
-    patience = Patience(timeout)
+    deadline = ProgressDeadline(timeout)
     pages = retries = restarts = 0
     try:
         with atomic_write(output_path, "wb") as file:
@@ -59,14 +60,14 @@ def fetch_ratings(
             file.write(HEADER)
             while previous is None or rows < previous.total:
                 try:
-                    page = api.page(rows, batch_size, patience.for_one_try)
+                    page = api.page(rows, batch_size, deadline.request_timeout)
                     _check_continues(page, rows, previous, batch_size)
-                except TryAgain as error:
-                    patience.wait(str(error), at_least=error.after)
+                except TransientError as error:
+                    deadline.back_off(str(error), at_least=error.retry_after)
                     retries += 1
                     continue
                 except (DataChanged, NotInOrder) as error:
-                    patience.wait(f"starting over, for {error}")
+                    deadline.back_off(f"starting over, because {error}")
                     restarts += 1
                     rows, previous = 0, None
                     file.seek(len(HEADER))
@@ -75,9 +76,9 @@ def fetch_ratings(
                 file.write(page.lines)
                 rows, previous = rows + page.rows, page
                 pages += 1
-                patience.reached(rows)
+                deadline.record_progress(rows)
                 on_progress(rows, page.total)
-    except OutOfPatience as error:
+    except DeadlineExceeded as error:
         raise FetchFailed(f"gave up on {api.address} after {timeout:g} s without a new rating: {error}") from error
     return Fetched(rows, pages, retries, restarts)
 

@@ -1,4 +1,4 @@
-"""What can go wrong, each with its exit code. Every message is one line without a secret in it."""
+"""The errors of the command, each with its exit code. A message is one line and holds no secret."""
 
 import click
 

@@ -1,17 +1,18 @@
-"""One answer of the API: checked, and turned into CSV lines."""
+"""A page of the API: validated, and turned into CSV lines."""
 
 import json
 import math
 from operator import itemgetter, lt
 from typing import Any, NamedTuple, NoReturn
 
-HEADER = b"userId,movieId,rating,timestamp\n"
+# of a rating in the API's JSON, and the columns of the CSV file
+USER_ID, MOVIE_ID, RATING, TIMESTAMP = FIELDS = ("userId", "movieId", "rating", "timestamp")
+HEADER = f"{','.join(FIELDS)}\n".encode()
 
 # (timestamp, userId, movieId): what the API sorts by. A user rates a movie once, so no two ratings share it.
 Key = tuple[int, int, int]
 
-_KEYS = ("userId", "movieId", "rating", "timestamp")
-_values = itemgetter(*_KEYS)
+_values = itemgetter(*FIELDS)
 
 
 class Page(NamedTuple):
@@ -25,33 +26,33 @@ class Page(NamedTuple):
 
 
 class NotJson(ValueError):
-    """The body is no JSON document: cut off on its way, or another server's error page."""
+    """The body is not a JSON document: it was cut off, or is another server's error page."""
 
 
 class NotAPage(ValueError):
-    """The body is JSON, but not what the API promises. The text says where."""
+    """The body is JSON, but not what the API promises. The message says where."""
 
 
 class NotInOrder(ValueError):
-    """The rows are not sorted by timestamp, userId and movieId, or one comes twice."""
+    """The rows are not sorted by timestamp, userId and movieId, or a row is duplicated."""
 
 
 def parse_page(body: bytes) -> Page:
-    """The page in the body of an answer `{"result": [{userId, movieId, rating, timestamp}, ...], "total": N}`.
+    """Return the page in an answer's body, `{"result": [an object with FIELDS for each rating], "total": N}`.
 
     Raises NotJson, NotAPage or NotInOrder. Works on whole columns: a check for each value costs three times as much.
     """
     try:
-        answer = json.loads(body, parse_constant=_refuse)
+        answer = json.loads(body, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise NotJson("the answer is cut off or not JSON") from error
     if not isinstance(answer, dict):
         raise NotAPage("the answer is not an object")
     total, result = answer.get("total"), answer.get("result")
     if type(total) is not int or total < 0:
-        raise NotAPage(f"'total' is {_short(total)}, not a count")
+        raise NotAPage(f"'total' is {_shortened(total)}, not a count")
     if not isinstance(result, list):
-        raise NotAPage(f"'result' is {_short(result)}, not a list")
+        raise NotAPage(f"'result' is {_shortened(result)}, not a list")
     if not result:
         return Page(0, total, b"", None, None)
 
@@ -61,11 +62,11 @@ def parse_page(body: bytes) -> Page:
         raise NotAPage(f"a rating lacks {error}") from error
     except TypeError as error:
         raise NotAPage("a rating is not an object") from error
-    for name, column in (("userId", users), ("movieId", movies), ("timestamp", timestamps)):
+    for name, column in ((USER_ID, users), (MOVIE_ID, movies), (TIMESTAMP, timestamps)):
         if set(map(type, column)) != {int}:
-            raise NotAPage(f"a {name} is {_odd_one(column, int)}, not a whole number")
+            raise NotAPage(f"a {name} is {_first_of_other_type(column, int)}, not a whole number")
     if not set(map(type, ratings)) <= {int, float}:
-        raise NotAPage(f"a rating is {_odd_one(ratings, int, float)}, not a number")
+        raise NotAPage(f"a rating is {_first_of_other_type(ratings, int, float)}, not a number")
     texts = {rating: repr(float(rating)) for rating in set(ratings)}
     if not all(map(math.isfinite, texts)):
         raise NotAPage("a rating is infinite")
@@ -80,14 +81,14 @@ def parse_page(body: bytes) -> Page:
     return Page(len(lines), total, "".join(lines).encode("ascii"), keys[0], keys[-1])
 
 
-def _refuse(constant: str) -> NoReturn:
+def _refuse_constant(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not JSON")
 
 
-def _odd_one(column: tuple[Any, ...], *types: type) -> str:
-    return _short(next(value for value in column if type(value) not in types))
+def _first_of_other_type(column: tuple[Any, ...], *types: type) -> str:
+    return _shortened(next(value for value in column if type(value) not in types))
 
 
-def _short(value: object) -> str:
+def _shortened(value: object) -> str:
     text = json.dumps(value)
     return text if len(text) <= 40 else f"{text[:40]}..."

@@ -1,4 +1,4 @@
-"""The API's address and login come from the environment; the password never from an argument."""
+"""Defaults of the flags, and what comes from the environment: the password is never an argument."""
 
 import os
 from pathlib import Path
@@ -6,24 +6,28 @@ from urllib.parse import urlsplit
 
 from movielens_fetch.errors import BadInput
 
+DEFAULT_HOST = "http://movielens:5000"
+DEFAULT_BATCH_SIZE = 1000
+DEFAULT_TIMEOUT = 120.0  # seconds
+
 
 def check_host(host: str) -> str:
-    """The address without a slash at its end. Raises BadInput where it is not http(s)://HOST[:PORT][/PATH]."""
+    """Return the address without a slash at its end. Raises BadInput where it is not http(s)://HOST[:PORT][/PATH]."""
     try:
         parts = urlsplit(host)
         valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-        extra = parts.query or parts.fragment or any(mark.isspace() or not mark.isprintable() for mark in host)
-    except ValueError:  # a port that is no number, a bracket that is not closed
+        extra = parts.query or parts.fragment or any(char.isspace() or not char.isprintable() for char in host)
+    except ValueError:  # a port that is not a number, a bracket that is not closed
         valid, extra, parts = False, "", urlsplit("")
     if "@" in host:  # not repeated in the message: it may be a password
         raise BadInput("--host must not hold a login: set MOVIELENS_USER and MOVIELENS_PASSWORD")
     if not valid or extra:
-        raise BadInput(f"--host is {host!r}, not an address such as http://movielens:5000")
+        raise BadInput(f"--host is {host!r}, not an address such as {DEFAULT_HOST}")
     return host.rstrip("/")
 
 
 def login() -> tuple[str, str]:
-    """User and password: MOVIELENS_USER, and MOVIELENS_PASSWORD or the file that MOVIELENS_PASSWORD_FILE names.
+    """Return user and password: MOVIELENS_USER, and MOVIELENS_PASSWORD or the file that MOVIELENS_PASSWORD_FILE names.
 
     Raises BadInput where one is missing, where both kinds of password are set, or the file cannot be read.
     """
