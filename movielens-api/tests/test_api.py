@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 LOGIN_PATHS = ["/", "/ratings", "/movies"]
-OPEN_PATHS = ["/healthz", "/openapi.json"]
+PUBLIC_PATHS = ["/healthz", "/openapi.json"]
 LOGIN = ("learner", "a pass:word, ümlaut")  # conftest.py
 
 
@@ -125,7 +125,7 @@ def test_the_first_second_belongs_to_the_interval_and_the_last_does_not(serve, t
 
 
 @pytest.mark.parametrize("day", ["0001-01-01", "1969-12-31", "2106-02-08", "9999-12-31"])
-def test_dates_far_from_the_data_are_fine(small, day):
+def test_dates_far_from_the_data_are_accepted(small, day):
     before = small.get("/ratings", params={"end_date": day}).json()["total"]
     after = small.get("/ratings", params={"start_date": day}).json()["total"]
     assert (before, after) == ((0, 1_000) if day < "2000" else (1_000, 0))
@@ -151,12 +151,12 @@ def test_every_rated_movie_is_listed(small, all_ratings):
 def test_the_root_says_what_this_is_and_lists_the_endpoints(small):
     answer = small.get("/").json()
     assert answer["name"] == "movielens-api"
-    assert set(answer["endpoints"]) == {*LOGIN_PATHS, *OPEN_PATHS}
+    assert set(answer["endpoints"]) == {*LOGIN_PATHS, *PUBLIC_PATHS}
     assert answer["data"]["ratings"] == 1_000
 
 
-@pytest.mark.parametrize("path", OPEN_PATHS)
-def test_open_paths_need_no_login(small, path):
+@pytest.mark.parametrize("path", PUBLIC_PATHS)
+def test_public_paths_need_no_login(small, path):
     assert requests.get(small.url + path, timeout=10).status_code == 200
 
 
@@ -242,7 +242,7 @@ def test_movies_have_no_dates(small):
     assert_names_the_parameter(small.get("/movies?start_date=2019-01-01"), "start_date")
 
 
-@pytest.mark.parametrize("path", ["/", *OPEN_PATHS])
+@pytest.mark.parametrize("path", ["/", *PUBLIC_PATHS])
 def test_paths_without_parameters_refuse_any(small, path):
     assert_names_the_parameter(small.get(f"{path}?limit=1"), "limit")
 
@@ -276,7 +276,7 @@ def test_a_request_line_up_to_8190_bytes_is_read_and_a_longer_one_is_414(small):
     assert small.get("/ratings?limit=" + "9" * 8_200).status_code == 414
 
 
-def test_an_unforeseen_error_is_a_json_500_without_its_details():
+def test_an_unexpected_error_is_a_json_500_without_its_details():
     from movielens_api.app import create_app
     from movielens_api.columns import Dataset, Movies
     from movielens_api.credentials import Credentials

@@ -1,4 +1,4 @@
-"""Pages of the memory-mapped columns, against the plain way to say the same."""
+"""Pages of the memory-mapped columns, compared with a plain filter over all rows."""
 
 from __future__ import annotations
 

@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from movielens_api.columns import open_dataset, read_movies
-from movielens_api.generate import END, FIRST, PROFILES, Chance, generate, order_of
+from movielens_api.columns import COLUMNS, open_dataset, read_movies
+from movielens_api.generate import PERIOD_END, PERIOD_START, PROFILES, generate
+from movielens_api.random_stream import RandomStream, argsort_high_bits
 
 
 def columns(folder):
-    return {name: np.load(folder / f"{name}.npy") for name in ("timestamp", "userId", "movieId", "rating")}
+    return {name: np.load(folder / f"{name}.npy") for name in COLUMNS}
 
 
 def gini(counts):
@@ -48,7 +49,7 @@ def test_there_are_exactly_as_many_ratings_as_the_profile_says(profile, folder):
     assert {len(column) for column in columns(folder).values()} == {wanted}
 
 
-def test_the_profiles_have_their_names_sizes():
+def test_the_profiles_have_the_sizes_of_their_names():
     sizes = {name: profile.ratings for name, profile in PROFILES.items()}
     assert sizes == {"small": 1_000, "100k": 100_000, "1m": 1_000_000, "25m": 25_000_000}
 
@@ -96,8 +97,8 @@ def test_items_are_long_tailed(generated):
 
 def test_every_month_from_2019_to_2023_has_ratings_and_there_are_more_later(folder):
     timestamps = columns(folder)["timestamp"]
-    assert timestamps.min() >= FIRST
-    assert timestamps.max() < END
+    assert timestamps.min() >= PERIOD_START
+    assert timestamps.max() < PERIOD_END
     per_month = np.bincount(month_of(timestamps), minlength=60)
     assert len(per_month) == 60
     assert per_month.min() > 0
@@ -157,19 +158,19 @@ def test_the_promises_hold_for_any_seed(seed, tmp_path_factory):
 
 
 @given(st.lists(st.integers(min_value=0, max_value=2**64 - 1), min_size=1))
-def test_order_of_sorts_by_the_high_bits(keys):
-    order = order_of(np.array(keys, np.uint64))
+def test_argsort_high_bits_sorts_by_the_high_bits(keys):
+    order = argsort_high_bits(np.array(keys, np.uint64))
     assert sorted(order.tolist()) == list(range(len(keys)))
     high = [keys[index] >> 32 for index in order.tolist()]
     assert high == sorted(high)
 
 
-def test_the_random_numbers_have_the_shape_they_claim():
-    chance = Chance(1)
-    bell = chance.bell(100_000)
-    assert abs(bell.mean()) < 0.02
-    assert abs(bell.std() - 1) < 0.02
-    uniform = chance.uniform(100_000)
+def test_the_random_numbers_have_their_distributions():
+    stream = RandomStream(1)
+    normal = stream.normal(100_000)
+    assert abs(normal.mean()) < 0.02
+    assert abs(normal.std() - 1) < 0.02
+    uniform = stream.uniform(100_000)
     assert 0 <= uniform.min() < uniform.max() < 1
     assert abs(uniform.mean() - 0.5) < 0.01
 

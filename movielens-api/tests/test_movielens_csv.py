@@ -1,4 +1,4 @@
-"""A real MovieLens download as data: converted once, served, and refused with file and line where it is bad."""
+"""A real MovieLens download as data: converted once, served, and refused with file and line where it is malformed."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_a_change_of_the_same_size_counts_as_a_change(download, tmp_path):
     assert not is_converted(download, tmp_path / "columns")
 
 
-def test_windows_line_ends_and_a_missing_last_one_are_fine(download, tmp_path):
+def test_windows_line_ends_and_a_missing_last_one_are_accepted(download, tmp_path):
     convert(download, tmp_path / "plain")
     (download / "ratings.csv").write_bytes(RATINGS.rstrip("\n").replace("\n", "\r\n").encode())
     convert(download, tmp_path / "windows")
@@ -83,7 +83,7 @@ def test_windows_line_ends_and_a_missing_last_one_are_fine(download, tmp_path):
         assert (np.load(tmp_path / "plain" / f"{name}.npy") == np.load(tmp_path / "windows" / f"{name}.npy")).all()
 
 
-def test_a_download_without_ratings_is_empty_and_no_error(download, tmp_path):
+def test_a_download_without_ratings_is_empty_and_not_an_error(download, tmp_path):
     (download / "ratings.csv").write_text(RATINGS.splitlines()[0] + "\n")
     convert(download, tmp_path / "columns")
     assert open_dataset(tmp_path / "columns").ratings.page(None, None, 0, 10) == ([], 0)
@@ -91,7 +91,7 @@ def test_a_download_without_ratings_is_empty_and_no_error(download, tmp_path):
 
 def test_the_size_of_the_chunks_makes_no_difference(download, tmp_path, monkeypatch):
     convert(download, tmp_path / "whole")
-    monkeypatch.setattr(movielens_csv, "CHUNK", 30)
+    monkeypatch.setattr(movielens_csv, "CHUNK_BYTES", 30)
     convert(download, tmp_path / "pieces")
     for name in COLUMNS:
         assert (np.load(tmp_path / "whole" / f"{name}.npy") == np.load(tmp_path / "pieces" / f"{name}.npy")).all()
@@ -105,9 +105,9 @@ def test_the_size_of_the_chunks_makes_no_difference(download, tmp_path, monkeypa
         "1,2,3.5,4294967296", "1,2,3.5,12345678901", '1,"2",3.5,4', "1,2,3.5,4 ", "1.0,2,3.5,4", "1,2,3_5,4",
     ],
 )  # fmt: skip
-@pytest.mark.parametrize("chunk", [movielens_csv.CHUNK, 30])
+@pytest.mark.parametrize("chunk", [movielens_csv.CHUNK_BYTES, 30])
 def test_a_bad_row_is_named_by_file_and_line(download, tmp_path, monkeypatch, row, chunk):
-    monkeypatch.setattr(movielens_csv, "CHUNK", chunk)
+    monkeypatch.setattr(movielens_csv, "CHUNK_BYTES", chunk)
     lines = RATINGS.splitlines()
     lines.insert(4, row)
     (download / "ratings.csv").write_text("\n".join(lines) + "\n")
@@ -167,7 +167,7 @@ def test_a_download_that_cannot_be_written_is_converted_in_the_cache(tmp_path, d
     writable = os.access
     monkeypatch.setattr(os, "access", lambda path, mode: path != download and writable(path, mode))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    folder = prepare.converted(download)
+    folder = prepare.ensure_converted(download)
     assert folder.parent == tmp_path / "cache" / "movielens-api"
     assert json.loads((folder / "dataset.json").read_text())["ratings"] == 6
     assert not (download / ".movielens-api").exists()

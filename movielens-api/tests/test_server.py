@@ -118,7 +118,7 @@ def test_a_port_file_that_cannot_be_written_is_one_line_and_exit_code_1(run, tmp
     assert str(tmp_path / "missing") in message
 
 
-def test_a_folder_that_is_no_data_is_one_line_and_exit_code_2(run, tmp_path):
+def test_a_folder_without_data_is_one_line_and_exit_code_2(run, tmp_path):
     code, message = run("--data", tmp_path)
     assert code == 2
     assert str(tmp_path) in message
@@ -161,7 +161,7 @@ def test_without_any_option_it_serves_the_100k_profile(serve, tmp_path):
     assert service.get("/ratings?limit=1").json()["total"] == 100_000
 
 
-def test_without_a_home_that_can_be_written_the_temporary_folder_serves(serve, tmp_path):
+def test_without_a_writable_home_the_data_goes_to_the_temporary_folder(serve, tmp_path):
     (tmp_path / "file").write_text("")
     service = serve("--profile", "small", "--workers", 1, XDG_CACHE_HOME=str(tmp_path / "file"), TMPDIR=str(tmp_path))
     assert service.get("/ratings?limit=1").json()["total"] == 1_000
@@ -179,7 +179,7 @@ def test_the_workers_share_one_mapped_copy_of_the_columns(small, generated):
         assert mapping[1].startswith("r-")
 
 
-def test_a_name_that_is_in_use_on_ipv6_is_written_in_brackets(serve, generated):
+def test_an_ipv6_address_is_written_in_brackets(serve, generated):
     with socket.socket(socket.AF_INET6) as probe:
         try:
             probe.bind(("::1", 0))

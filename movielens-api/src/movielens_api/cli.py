@@ -14,9 +14,9 @@ from movielens_api.columns import DataError
 from movielens_api.credentials import CredentialsError, read_credentials
 from movielens_api.faults import KINDS, Faults
 from movielens_api.generate import DEFAULT_PROFILE, PROFILES
-from movielens_api.prepare import data_folder, generated
+from movielens_api.prepare import data_folder, ensure_generated
 
-FOLDER = click.Path(file_okay=False, path_type=Path)
+FOLDER_PATH = click.Path(file_okay=False, path_type=Path)
 
 
 def split_kinds(context: click.Context, option: click.Parameter, text: str) -> tuple[str, ...]:
@@ -34,7 +34,7 @@ profile_option = click.option(
     envvar="MOVIELENS_PROFILE",
     show_default=True,
     show_envvar=True,
-    help="How many ratings: 1,000, 100,000, 1,000,000 or 25,000,000.",
+    help=f"How many ratings: {'; '.join(f'{profile.ratings:,}' for profile in PROFILES.values())}.",
 )
 seed_option = click.option(
     "--seed",
@@ -58,22 +58,22 @@ def cli() -> None:
 @seed_option
 @click.option(
     "--output",
-    type=FOLDER,
+    type=FOLDER_PATH,
     required=True,
     envvar="MOVIELENS_OUTPUT",
     show_envvar=True,
-    help="The folder to make. It appears when it is complete; an older data folder there is replaced.",
+    help="The folder to create. It appears when it is complete; an older data folder there is replaced.",
 )
 def generate_command(profile: str, seed: int, output: Path) -> None:
-    """Make a data folder."""
-    generated(profile, seed, output)
+    """Generate a data folder."""
+    ensure_generated(profile, seed, output)
     click.echo(str(output))
 
 
 @cli.command()
 @click.option(
     "--data",
-    type=FOLDER,
+    type=FOLDER_PATH,
     envvar="MOVIELENS_DATA",
     show_envvar=True,
     help="A data folder, or a MovieLens download (ratings.csv, movies.csv). Without it: --profile and --seed.",
@@ -160,13 +160,13 @@ def serve(
     The login comes from the environment only: API_USER, and API_PASSWORD or API_PASSWORD_FILE.
     """
     credentials = read_credentials(os.environ)
-    # Imported here: they take 0.2 s, which `generate` need not pay.
+    # Imported late: they take 0.2 s, which `generate` does not need.
     from movielens_api.app import create_app
     from movielens_api.columns import open_dataset
     from movielens_api.server import Server, bind
 
     if port_file:
-        port_file.unlink(missing_ok=True)  # one of an earlier server would mislead whoever waits for ours
+        port_file.unlink(missing_ok=True)  # one of an earlier server would mislead those who wait for this one
     listener = bind(host, port)
     dataset = open_dataset(data_folder(data, profile, seed))
     faults = Faults(fault_rate, fault_seed, fault_kinds, fault_delay) if fault_rate else None
@@ -174,9 +174,9 @@ def serve(
 
 
 def main() -> None:
-    # As process 1 of a container there is no default reaction to SIGTERM: without this, a stop during the
-    # generation would have to wait for SIGKILL. Gunicorn replaces it when it starts.
-    signal.signal(signal.SIGTERM, _stop)
+    # Process 1 of a container has no default action for SIGTERM: without this handler, a stop during the generation
+    # would have to wait for SIGKILL. Gunicorn replaces it when it starts.
+    signal.signal(signal.SIGTERM, _exit_on_signal)
     try:
         sys.exit(cli(standalone_mode=False))
     except (DataError, CredentialsError) as error:
@@ -189,7 +189,7 @@ def main() -> None:
         _fail("stopped", 130)
 
 
-def _stop(signal_number: int, frame: object) -> NoReturn:
+def _exit_on_signal(signal_number: int, frame: object) -> NoReturn:
     sys.exit(128 + signal_number)
 
 

@@ -30,13 +30,19 @@ import numpy.typing as npt
 import orjson
 
 FORMAT = 1
+
+# in the order of the API's JSON and of MovieLens's files
+USER_ID, MOVIE_ID, RATING, TIMESTAMP = RATING_FIELDS = ("userId", "movieId", "rating", "timestamp")
+TITLE, GENRES = "title", "genres"
+MOVIE_FIELDS = (MOVIE_ID, TITLE, GENRES)
+
+# of a rating, in the order by which the rows are sorted
 COLUMNS: dict[str, np.dtype[Any]] = {
-    "timestamp": np.dtype(np.uint32),
-    "userId": np.dtype(np.uint32),
-    "movieId": np.dtype(np.uint32),
-    "rating": np.dtype(np.uint8),
+    TIMESTAMP: np.dtype(np.uint32),
+    USER_ID: np.dtype(np.uint32),
+    MOVIE_ID: np.dtype(np.uint32),
+    RATING: np.dtype(np.uint8),
 }
-MOVIES_HEADER = ["movieId", "title", "genres"]
 UINT32_MAX = 2**32 - 1
 
 Column = npt.NDArray[np.unsignedinteger[Any]]
@@ -60,7 +66,7 @@ class Ratings:
         return len(self._timestamp)
 
     def page(self, start: int | None, end: int | None, offset: int, limit: int) -> tuple[list[dict[str, float]], int]:
-        """Rows `offset` to `offset + limit` of those with start <= timestamp < end, and how many there are in all.
+        """Return rows `offset` to `offset + limit` of those with start <= timestamp < end, and their total.
 
         `start` and `end` are epoch seconds; None means unbounded. Costs O(log n + limit).
         """
@@ -70,7 +76,7 @@ class Ratings:
         first = low + min(offset, total)
         rows = slice(first, min(first + limit, low + total))
         result = [
-            {"userId": user, "movieId": movie, "rating": half_stars / 2, "timestamp": timestamp}
+            {USER_ID: user, MOVIE_ID: movie, RATING: half_stars / 2, TIMESTAMP: timestamp}
             for user, movie, half_stars, timestamp in zip(
                 self._user_id[rows].tolist(),
                 self._movie_id[rows].tolist(),
@@ -97,7 +103,7 @@ class Movies:
         text = bytearray()  # grown as we go: a list of all texts takes 4 kB for each
         starts = [0]
         for movie in movies:
-            text += orjson.dumps(dict(zip(MOVIES_HEADER, movie, strict=True))) + b","
+            text += orjson.dumps(dict(zip(MOVIE_FIELDS, movie, strict=True))) + b","
             starts.append(len(text))
         self._text = bytes(text)
         self._starts = starts
@@ -106,7 +112,7 @@ class Movies:
         return len(self._starts) - 1
 
     def page(self, offset: int, limit: int) -> tuple[orjson.Fragment, int]:
-        """A JSON array of movies `offset` to `offset + limit`, and how many there are in all."""
+        """Return a JSON array of movies `offset` to `offset + limit`, and their total."""
         first = min(offset, len(self))
         last = min(first + limit, len(self))
         text = self._text[self._starts[first] : self._starts[last] - 1] if first < last else b""
@@ -122,6 +128,21 @@ class Dataset:
     movies: Movies
 
 
+def column_file(folder: Path, column: str) -> Path:
+    """Return where a data folder has this column."""
+    return folder / f"{column}.npy"
+
+
+def about_file(folder: Path) -> Path:
+    """Return where a data folder says what is in it."""
+    return folder / "dataset.json"
+
+
+def movies_file(folder: Path) -> Path:
+    """Return where a data folder or a MovieLens download has its movies."""
+    return folder / "movies.csv"
+
+
 def open_dataset(folder: Path) -> Dataset:
     """Map the columns of a data folder. Raises DataError if it is not one, or not one of this format."""
     about = read_about(folder)
@@ -131,7 +152,7 @@ def open_dataset(folder: Path) -> Dataset:
         raise DataError(f"{folder} has format {about.get('format')}, this version reads format {FORMAT}: make it again")
     columns = []
     for name, dtype in COLUMNS.items():
-        file = folder / f"{name}.npy"
+        file = column_file(folder, name)
         try:
             # A plain ndarray view: slices of np.memmap itself cost several microseconds more.
             column = np.load(file, mmap_mode="r").view(np.ndarray)
@@ -140,28 +161,32 @@ def open_dataset(folder: Path) -> Dataset:
         if column.dtype != dtype or column.shape != (about["ratings"],):
             raise DataError(f"{file} does not fit dataset.json: delete {folder} and make it again")
         columns.append(column)
-    return Dataset(about, Ratings(*columns), Movies(read_movies(folder / "movies.csv")))
+    return Dataset(about, Ratings(*columns), Movies(read_movies(movies_file(folder))))
 
 
 def read_about(folder: Path) -> dict[str, Any] | None:
-    """The content of dataset.json, or None if there is none."""
+    """Return the content of dataset.json, or None if there is none."""
     try:
-        about = json.loads((folder / "dataset.json").read_bytes())
+        about = json.loads(about_file(folder).read_bytes())
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
     return about if isinstance(about, dict) and isinstance(about.get("ratings"), int) else None
 
 
 def read_movies(file: Path) -> list[Movie]:
-    """The rows of a movies.csv in MovieLens's form, by movieId. Raises DataError with the line of a bad row."""
+    """Return the rows of a movies.csv in MovieLens's form, by movieId. Raises DataError with the line of a bad row."""
     movies = []
     try:
         with file.open(encoding="utf-8", newline="") as lines:
             rows = csv.reader(lines, strict=True)
-            if next(rows, None) != MOVIES_HEADER:
-                raise DataError(f"{file}, line 1: the header must be {','.join(MOVIES_HEADER)}")
+            if next(rows, None) != list(MOVIE_FIELDS):
+                raise DataError(f"{file}, line 1: the header must be {','.join(MOVIE_FIELDS)}")
             for row in rows:
-                if len(row) != 3 or not (row[0].isascii() and row[0].isdigit()) or int(row[0]) > UINT32_MAX:
+                if (
+                    len(row) != len(MOVIE_FIELDS)
+                    or not (row[0].isascii() and row[0].isdigit())
+                    or int(row[0]) > UINT32_MAX
+                ):
                     raise DataError(f"{file}, line {rows.line_num}: not a number, a title and genres")
                 movies.append((int(row[0]), row[1], row[2]))
     except FileNotFoundError as error:
@@ -176,17 +201,17 @@ def read_movies(file: Path) -> list[Movie]:
 def write_movies(file: Path, movies: Iterable[Movie]) -> None:
     with file.open("w", encoding="utf-8", newline="") as lines:
         rows = csv.writer(lines, lineterminator="\n")
-        rows.writerow(MOVIES_HEADER)
+        rows.writerow(MOVIE_FIELDS)
         rows.writerows(movies)
 
 
 def write_about(folder: Path, about: dict[str, Any]) -> None:
-    (folder / "dataset.json").write_text(json.dumps(about, indent=2) + "\n", "utf-8")
+    about_file(folder).write_text(json.dumps(about, indent=2) + "\n", "utf-8")
 
 
 @contextmanager
-def whole_folder(target: Path) -> Iterator[Path]:
-    """Yield a new folder beside `target`, which becomes `target` when the block ends well and vanishes otherwise.
+def staged_folder(target: Path) -> Iterator[Path]:
+    """Yield a new folder beside `target`, which becomes `target` when the block succeeds and is removed otherwise.
 
     An older data folder at `target` is replaced. Raises DataError, before anything is written, if what is there
     is something else, which is never deleted.
@@ -194,27 +219,27 @@ def whole_folder(target: Path) -> Iterator[Path]:
     if target.exists() and read_about(target) is None and not _is_empty_folder(target):
         raise DataError(f"{target} is there already and is not a data folder: choose another")
     target.parent.mkdir(parents=True, exist_ok=True)
-    beside = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
-    beside.mkdir()
+    staging = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+    staging.mkdir()
     try:
-        yield beside
-        for file in [*beside.iterdir(), beside]:
+        yield staging
+        for file in [*staging.iterdir(), staging]:
             _flush_to_disk(file)
-        _put_in_place(beside, target)
+        _publish(staging, target)
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(staging, ignore_errors=True)
 
 
-def _put_in_place(beside: Path, target: Path) -> None:
+def _publish(staging: Path, target: Path) -> None:
     try:
-        beside.rename(target)
+        staging.rename(target)
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
             raise
-        # A folder with files in it cannot be renamed over. Whoever has the old columns mapped keeps them.
-        old = beside.with_name(beside.name + ".old")
+        # A rename cannot replace a folder with files in it. Processes that have the old columns mapped keep them.
+        old = staging.with_name(staging.name + ".old")
         target.rename(old)
-        beside.rename(target)
+        staging.rename(target)
         shutil.rmtree(old, ignore_errors=True)
 
 

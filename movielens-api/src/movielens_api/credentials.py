@@ -1,4 +1,4 @@
-"""The one user whom the API knows: read from the environment, compared in constant time."""
+"""The one login of the API: read from the environment, compared in constant time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 class CredentialsError(Exception):
-    """The environment does not say who may use the API; the message names the variable."""
+    """The environment does not hold a valid login; the message names the variable."""
 
 
 @dataclass(frozen=True)
@@ -18,14 +18,14 @@ class Credentials:
     password: str = field(repr=False)
 
     def match(self, user: str, password: str) -> bool:
-        """Whether both are right. Always compares both, so that the time tells nothing about either."""
+        """Return whether both are right. Always compares both, so that the time reveals nothing about either."""
         user_matches = hmac.compare_digest(user.encode(), self.user.encode())
         password_matches = hmac.compare_digest(password.encode(), self.password.encode())
         return user_matches & password_matches
 
 
 def read_credentials(environment: Mapping[str, str]) -> Credentials:
-    """From API_USER and API_PASSWORD, or the file that API_PASSWORD_FILE names, less the line break at its end.
+    """Return the login in API_USER and API_PASSWORD, or in the file API_PASSWORD_FILE less the line break at its end.
 
     An empty variable counts as missing. Raises CredentialsError.
     """

@@ -1,13 +1,10 @@
-"""Make ratings that look like MovieLens's from a seed.
+"""Generate ratings that look like MovieLens's from a seed.
 
-The same profile and seed give the same bytes on any machine. So chance comes only from the raw bits of PCG64, a
-stream that NumPy promises to keep, and the arithmetic only from operations that IEEE 754 rounds exactly
-(+ - * / and the square root; no exp, log or power, whose last digit differs between processors).
+The same profile and seed give the same bytes on any machine: random_stream.py says how.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,28 +14,44 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from movielens_api.columns import COLUMNS, FORMAT, read_about, whole_folder, write_about, write_movies
+from movielens_api.columns import (
+    COLUMNS,
+    FORMAT,
+    MOVIE_ID,
+    RATING,
+    TIMESTAMP,
+    USER_ID,
+    column_file,
+    movies_file,
+    read_about,
+    staged_folder,
+    write_about,
+    write_movies,
+)
+from movielens_api.packed_rows import (
+    Packed,
+    add_seconds,
+    add_to_users,
+    as_indices,
+    movies_of,
+    pack,
+    replace_movies,
+    seconds_of,
+    users_of,
+)
+from movielens_api.random_stream import Floats, Integers, RandomStream, Unsigned, argsort_high_bits
 from movielens_api.titles import invent_movies
 
-Floats = npt.NDArray[np.floating[Any]]
-Integers = npt.NDArray[np.int64]
-Packed = npt.NDArray[np.uint64]
-
-FIRST = int(datetime(2019, 1, 1, tzinfo=UTC).timestamp())
-END = int(datetime(2024, 1, 1, tzinfo=UTC).timestamp())
-MIN_PER_USER = 20
-BLOCK = 1_000_000  # ratings drawn at a time: bounds the memory and moves the progress display
-
-# (seconds since FIRST, user, movie) packed into one unsigned integer sort as the API orders its rows.
-MOVIE_BITS = 17
-USER_BITS = 18
-MOVIE_MASK = np.uint64((1 << MOVIE_BITS) - 1)
-USER_MASK = np.uint64((1 << USER_BITS) - 1)
+PERIOD_START = int(datetime(2019, 1, 1, tzinfo=UTC).timestamp())
+PERIOD_END = int(datetime(2024, 1, 1, tzinfo=UTC).timestamp())
+PERIOD_SECONDS = PERIOD_END - PERIOD_START
+MIN_RATINGS_PER_USER = 20
+BLOCK_ROWS = 1_000_000  # drawn at a time: bounds the memory and moves the progress bar
 
 
 @dataclass(frozen=True)
 class Profile:
-    """How much to make."""
+    """How much to generate."""
 
     ratings: int
     users: int
@@ -58,47 +71,13 @@ PROFILES = {
 DEFAULT_PROFILE = "100k"
 
 
-class Chance:
-    """Random numbers of a few shapes, from the raw bits of one seeded stream."""
-
-    def __init__(self, seed: int) -> None:
-        self._bits = np.random.PCG64(seed)
-
-    def raw(self, size: int) -> Packed:
-        """64 random bits each."""
-        bits: Packed = self._bits.random_raw(size)
-        return bits
-
-    def uniform(self, size: int) -> Floats:
-        """Evenly spread over [0, 1)."""
-        return (self.raw(size) >> np.uint64(11)) * 2.0**-53
-
-    def bell(self, size: int) -> Floats:
-        """Nearly normal with mean 0 and deviation 1: the sum of four uniform numbers (Irwin-Hall), scaled."""
-        quarters = self.raw(size).view(np.uint16).reshape(size, 4).sum(axis=1, dtype=np.int64)
-        bell: Floats = (quarters - 2.0 * 65535) * (math.sqrt(3.0) / 65536)
-        return bell
-
-    def permutation(self, size: int) -> Integers:
-        """The numbers 0 to size - 1 in random order."""
-        return order_of(self.raw(size))
-
-
-def order_of(keys: Packed) -> Integers:
-    """The indices that sort `keys`. Each index rides in the low bits of its key: quicker than argsort, and exact."""
-    low = np.uint64((1 << len(keys).bit_length()) - 1)
-    keys = (keys & ~low) | np.arange(len(keys), dtype=np.uint64)
-    keys.sort()
-    return (keys & low).astype(np.int64)
-
-
 def is_generated(profile: str, seed: int, folder: Path) -> bool:
-    """Whether the data folder of this profile and seed is there."""
+    """Return whether the data folder of this profile and seed is there."""
     return read_about(folder) == describe(profile, seed)
 
 
 def describe(profile: str, seed: int) -> dict[str, Any]:
-    """What dataset.json says about generated data."""
+    """Return what dataset.json says about generated data."""
     size = PROFILES[profile]
     return {
         "format": FORMAT,
@@ -113,119 +92,137 @@ def describe(profile: str, seed: int) -> dict[str, Any]:
 def generate(
     profile_name: str, seed: int, folder: Path, advance: Callable[[int], object] = lambda ratings: None
 ) -> None:
-    """Write the data folder of a profile and a seed, whole or not at all.
+    """Write the data folder of a profile and a seed, complete or not at all.
 
     `advance` is called with the number of ratings finished since the last call. An older data folder at `folder`
     is replaced. Raises DataError if something else is there, and OSError.
     """
     profile = PROFILES[profile_name]
-    with whole_folder(folder) as beside:
-        chance = Chance(seed)
-        write_movies(beside / "movies.csv", invent_movies(chance, profile.movies))
-        rows = draw_rows(chance, profile, advance)
-        _save(beside, "timestamp", (rows >> np.uint64(MOVIE_BITS + USER_BITS)) + np.uint64(FIRST))
-        user = (rows >> np.uint64(MOVIE_BITS)) & USER_MASK
-        _save(beside, "userId", user + np.uint64(1))
-        movie = rows & MOVIE_MASK
-        del rows
-        _save(beside, "movieId", movie + np.uint64(1))
-        _save(beside, "rating", rate(chance, profile, user, movie))
-        write_about(beside, describe(profile_name, seed))
+    with staged_folder(folder) as staging:
+        random = RandomStream(seed)
+        write_movies(movies_file(staging), invent_movies(random, profile.movies))
+        rows = draw_rows(random, profile, advance)
+        _save(staging, TIMESTAMP, seconds_of(rows) + np.uint64(PERIOD_START))
+        users = users_of(rows)
+        _save(staging, USER_ID, users + np.uint64(1))
+        movies = movies_of(rows)
+        del rows  # 200 MB in the largest profile
+        _save(staging, MOVIE_ID, movies + np.uint64(1))
+        _save(staging, RATING, draw_half_stars(random, profile, users, movies))
+        write_about(staging, describe(profile_name, seed))
 
 
-def _save(folder: Path, name: str, values: npt.NDArray[Any]) -> None:
-    np.save(folder / f"{name}.npy", values.astype(COLUMNS[name], copy=False))
+def _save(folder: Path, column: str, values: npt.NDArray[Any]) -> None:
+    np.save(column_file(folder, column), values.astype(COLUMNS[column], copy=False))
 
 
-def long_tail(size: int, shift: int, sink: float) -> Floats:
-    """Weights of ranks 0 to size - 1, which sum to 1, by the Zipf-Mandelbrot law 1 / (rank + shift).
+def long_tail(size: int, shift: int, last_weight_removed: float) -> Floats:
+    """Return weights of the ranks 0 to size - 1, which sum to 1, by the Zipf-Mandelbrot law 1 / (rank + shift).
 
-    `sink` of the last weight is taken off them all, so that with 1 the last is 0.
+    `last_weight_removed` is the share of the last weight that is subtracted from all, so that with 1 the last is 0.
     """
     weights: Floats = 1.0 / (np.arange(size) + shift)
-    weights -= sink * weights[-1]
+    weights -= last_weight_removed * weights[-1]
     weights /= np.cumsum(weights)[-1]
     return weights
 
 
-def counts_per_user(profile: Profile) -> Integers:
-    """How many ratings each rank of user gives: MIN_PER_USER and a long-tailed share of the rest, exact in sum."""
-    rest = profile.ratings - MIN_PER_USER * profile.users
-    extra = np.floor(long_tail(profile.users, profile.user_shift, sink=1.0) * rest).astype(np.int64)
+def ratings_per_user(profile: Profile) -> Integers:
+    """Return the ratings of each rank of user: the minimum, and a long-tailed share of the rest, exact in sum."""
+    rest = profile.ratings - MIN_RATINGS_PER_USER * profile.users
+    weights = long_tail(profile.users, profile.user_shift, last_weight_removed=1.0)
+    extra = np.floor(weights * rest).astype(np.int64)
     extra[: rest - int(extra.sum())] += 1
-    return extra + MIN_PER_USER
+    return extra + MIN_RATINGS_PER_USER
 
 
-def draw_rows(chance: Chance, profile: Profile, advance: Callable[[int], object]) -> Packed:
-    """Every rating's (second, user, movie), packed and sorted; no user rates a movie twice."""
-    counts = counts_per_user(profile)[chance.permutation(profile.users)]
-    shares = np.cumsum(long_tail(profile.movies, profile.movie_shift, sink=0.9))
-    shares[-1] = 1.0
-    movie_of_rank = chance.permutation(profile.movies).astype(np.uint64)
-    ends = np.cumsum(counts)
-    rows = np.empty(profile.ratings, np.uint64)
-    user = filled = 0
-    while user < profile.users:
-        next_user = int(np.searchsorted(ends, filled + BLOCK, side="right"))
-        pairs = _draw_pairs(chance, counts[user:next_user], shares, user)
-        ranks = (pairs & MOVIE_MASK).astype(np.int64)
-        rows[filled : filled + len(pairs)] = (pairs & ~MOVIE_MASK) | movie_of_rank[ranks]
-        user, filled = next_user, filled + len(pairs)
-        advance(len(pairs))
-    # A row's place in time, as a share of 2**64: anywhere in its movie's season. Seasons start evenly spaced, and
-    # the sum wraps, so that they go round the whole period.
-    season = chance.permutation(profile.movies).astype(np.uint64) * np.uint64(2**64 // profile.movies)
-    place = season[(rows & MOVIE_MASK).astype(np.int64)] + (
-        chance.raw(profile.ratings) >> np.uint64(profile.season_bits)
-    )
-    rows = rows[order_of(place)]
-    rows |= _draw_seconds(chance, profile.ratings) << np.uint64(MOVIE_BITS + USER_BITS)
+def draw_rows(random: RandomStream, profile: Profile, advance: Callable[[int], object]) -> Packed:
+    """Return every rating's second, user and movie, packed and sorted; no user rates a movie twice."""
+    rows = _draw_users_and_movies(random, profile, advance)
+    rows = rows[_draw_order_in_time(random, profile, rows)]
+    add_seconds(rows, _draw_seconds(random, profile.ratings))
     rows.sort()  # only rows of the same second still move
     return rows
 
 
-def _draw_pairs(chance: Chance, counts: Integers, shares: Floats, first_user: int) -> Packed:
-    """(user, popularity rank) pairs, packed: counts[i] different ranks for user first_user + i.
+def _draw_users_and_movies(random: RandomStream, profile: Profile, advance: Callable[[int], object]) -> Packed:
+    """Return who rated which movie, packed, user by user."""
+    counts = ratings_per_user(profile)[random.permutation(profile.users)]
+    shares = np.cumsum(long_tail(profile.movies, profile.movie_shift, last_weight_removed=0.9))
+    shares[-1] = 1.0
+    movie_of_rank = random.permutation(profile.movies).astype(np.uint64)
+    last_rows = np.cumsum(counts)
+    rows = np.empty(profile.ratings, np.uint64)
+    user = filled = 0
+    while user < profile.users:
+        next_user = int(np.searchsorted(last_rows, filled + BLOCK_ROWS, side="right"))
+        pairs = _draw_user_rank_pairs(random, counts[user:next_user], shares, user)
+        ranks = as_indices(movies_of(pairs))
+        rows[filled : filled + len(pairs)] = replace_movies(pairs, movie_of_rank[ranks])
+        user, filled = next_user, filled + len(pairs)
+        advance(len(pairs))
+    return rows
 
-    A rank is drawn by its share. Drawing again only what came out double gives what drawing one by one without
-    replacement gives. Users who have all of theirs drop out, so the rounds soon become small.
+
+def _draw_user_rank_pairs(random: RandomStream, counts: Integers, shares: Floats, first_user: int) -> Packed:
+    """Return counts[i] different popularity ranks for user first_user + i, packed, a rank in the place of a movie.
+
+    A rank is drawn by its share. Drawing only the duplicates again is the same as drawing one by one without
+    replacement. Users who have all of theirs drop out, so the rounds soon become small.
     """
     missing = counts.copy()
     pairs = np.empty(0, np.uint64)
     complete = []
     while missing.any():
         users = np.repeat(np.arange(len(counts), dtype=np.uint64), missing)
-        ranks = np.searchsorted(shares, chance.uniform(len(users)), side="right").astype(np.uint64)
-        pairs = np.concatenate([pairs, (users << np.uint64(MOVIE_BITS)) | ranks])
-        pairs.sort()  # with the next line five times as fast as np.unique of NumPy 2.4
-        pairs = pairs[np.append(True, pairs[1:] != pairs[:-1])]
-        user_of_pair = (pairs >> np.uint64(MOVIE_BITS)).astype(np.int64)
+        ranks = np.searchsorted(shares, random.uniform(len(users)), side="right").astype(np.uint64)
+        pairs = _sorted_unique(np.concatenate([pairs, pack(users, ranks)]))
+        user_of_pair = as_indices(users_of(pairs))
         drawn = np.bincount(user_of_pair, minlength=len(counts))
         missing = np.where(drawn > 0, counts - drawn, 0)
         is_complete = missing[user_of_pair] == 0
         complete.append(pairs[is_complete])
         pairs = pairs[~is_complete]
-    return np.concatenate(complete) + (np.uint64(first_user) << np.uint64(MOVIE_BITS))
+    return add_to_users(np.concatenate(complete), first_user)
 
 
-def _draw_seconds(chance: Chance, size: int) -> Packed:
-    """Ascending seconds since FIRST, one in each of `size` slices of the period, so that no month stays empty.
+def _sorted_unique(rows: Packed) -> Packed:
+    """Sort in place, and return the rows without duplicates: five times as fast as np.unique of NumPy 2.4."""
+    rows.sort()
+    unique: Packed = rows[np.append(True, rows[1:] != rows[:-1])]
+    return unique
 
-    The density grows in a straight line until it has doubled: its distribution function is (2x + x^2) / 3 for
-    x in [0, 1), of which this is the inverse.
+
+def _draw_order_in_time(random: RandomStream, profile: Profile, rows: Packed) -> Integers:
+    """Return the indices that put the rows in the order of time, each somewhere in its movie's season.
+
+    A place in time is a share of 2**64. The seasons' starts are evenly spaced, and the sum overflows on purpose: a
+    season that begins at the end of the period goes on at its start.
     """
-    share = (np.arange(size) + chance.uniform(size)) / size
-    seconds = (np.sqrt(1.0 + 3.0 * share) - 1.0) * (END - FIRST)
-    return np.minimum(seconds, END - FIRST - 1).astype(np.uint64)  # the last share may round to 1
+    season_start = random.permutation(profile.movies).astype(np.uint64) * np.uint64(2**64 // profile.movies)
+    place = random.raw(profile.ratings) >> np.uint64(profile.season_bits)
+    place += season_start[as_indices(movies_of(rows))]
+    return argsort_high_bits(place)
 
 
-def rate(chance: Chance, profile: Profile, user: Packed, movie: Packed) -> npt.NDArray[np.uint8]:
-    """Half stars, 1 to 10: how good the movie is, how kind the user is, and the mood of the day."""
-    quality = 3.45 + 0.45 * chance.bell(profile.movies)
-    kindness = 0.35 * chance.bell(profile.users)
-    half_stars = np.empty(len(user), np.uint8)
-    for start in range(0, len(user), BLOCK):
-        block = slice(start, start + BLOCK)
-        stars = quality[movie[block]] + kindness[user[block]] + 0.8 * chance.bell(len(user[block]))
+def _draw_seconds(random: RandomStream, size: int) -> Unsigned:
+    """Return ascending seconds of the period, one in each of its `size` slices, so that no month stays empty.
+
+    The density grows linearly until it has doubled: its distribution function is (2x + x^2) / 3 for x in [0, 1), of
+    which this is the inverse.
+    """
+    share = (np.arange(size) + random.uniform(size)) / size
+    seconds = (np.sqrt(1.0 + 3.0 * share) - 1.0) * PERIOD_SECONDS
+    return np.minimum(seconds, PERIOD_SECONDS - 1).astype(np.uint64)  # the last share may round to 1
+
+
+def draw_half_stars(random: RandomStream, profile: Profile, users: Unsigned, movies: Unsigned) -> npt.NDArray[np.uint8]:
+    """Return half stars, 1 to 10: the movie's quality, the user's bias and noise, rounded."""
+    quality = 3.45 + 0.45 * random.normal(profile.movies)
+    bias = 0.35 * random.normal(profile.users)
+    half_stars = np.empty(len(users), np.uint8)
+    for start in range(0, len(users), BLOCK_ROWS):
+        block = slice(start, start + BLOCK_ROWS)
+        stars = quality[movies[block]] + bias[users[block]] + 0.8 * random.normal(len(users[block]))
         half_stars[block] = np.clip(np.rint(stars * 2.0), 1, 10)
     return half_stars

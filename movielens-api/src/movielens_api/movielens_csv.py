@@ -14,17 +14,20 @@ import numpy.typing as npt
 from movielens_api.columns import (
     COLUMNS,
     FORMAT,
+    RATING_FIELDS,
     UINT32_MAX,
     DataError,
+    column_file,
+    movies_file,
     read_about,
     read_movies,
-    whole_folder,
+    staged_folder,
     write_about,
     write_movies,
 )
 
-HEADER = b"userId,movieId,rating,timestamp"
-CHUNK = 16 * 2**20  # bytes parsed at a time, some 600,000 rows
+HEADER = ",".join(RATING_FIELDS).encode()
+CHUNK_BYTES = 16 * 2**20  # parsed at a time, some 600,000 rows
 COMMA, NEWLINE = b",\n"
 MAX_DIGITS = len(str(UINT32_MAX))
 ROW = re.compile(rb"([0-9]{1,10}),([0-9]{1,10}),(?:0\.5|[1-4](?:\.[05])?|5(?:\.0)?),([0-9]{1,10})")
@@ -34,25 +37,30 @@ Integers = npt.NDArray[np.int64]
 
 
 class _BadRow(Exception):
-    """Some row of a chunk is not of the form; which one, bad_line finds out."""
+    """Some row of a chunk is malformed; bad_line finds out which one."""
+
+
+def ratings_file(download: Path) -> Path:
+    """Return where a MovieLens download has its ratings."""
+    return download / "ratings.csv"
 
 
 def is_converted(download: Path, folder: Path) -> bool:
-    """Whether `folder` was made from these very files, by their sizes and times of change. Raises DataError."""
+    """Return whether `folder` was made from these very files, by their sizes and times of change. Raises DataError."""
     about = read_about(folder) or {}
     return about.get("format") == FORMAT and about.get("source") == _identities(download)
 
 
 def convert(download: Path, folder: Path, advance: Callable[[int], object] = lambda bytes_read: None) -> None:
-    """Write the data folder of a download, whole or not at all.
+    """Write the data folder of a download, complete or not at all.
 
     `advance` is called with the number of bytes of ratings.csv read since the last call. Raises DataError, with
     file and line of a bad row, and OSError.
     """
     source = _identities(download)  # before reading: a file that changes meanwhile is converted again next time
-    movies = read_movies(download / "movies.csv")
-    with whole_folder(folder) as beside:
-        columns = dict(zip(COLUMNS, read_ratings(download / "ratings.csv", advance), strict=True))
+    movies = read_movies(movies_file(download))
+    with staged_folder(folder) as staging:
+        columns = dict(zip(COLUMNS, read_ratings(ratings_file(download), advance), strict=True))
         about = {
             "format": FORMAT,
             "source": source,
@@ -62,30 +70,30 @@ def convert(download: Path, folder: Path, advance: Callable[[int], object] = lam
         }
         order = np.lexsort((columns["movieId"], columns["userId"], columns["timestamp"]))
         for name in COLUMNS:
-            np.save(beside / f"{name}.npy", columns.pop(name)[order])
-        write_movies(beside / "movies.csv", movies)
-        write_about(beside, about)
+            np.save(column_file(staging, name), columns.pop(name)[order])
+        write_movies(movies_file(staging), movies)
+        write_about(staging, about)
 
 
 def _identities(download: Path) -> dict[str, list[int]]:
     identities = {}
-    for name in ("ratings.csv", "movies.csv"):
+    for file in (ratings_file(download), movies_file(download)):
         try:
-            status = (download / name).stat()
+            status = file.stat()
         except FileNotFoundError:
-            raise DataError(f"{download} has no {name}; a MovieLens download has both") from None
-        identities[name] = [status.st_size, status.st_mtime_ns]
+            raise DataError(f"{download} has no {file.name}; a MovieLens download has both") from None
+        identities[file.name] = [status.st_size, status.st_mtime_ns]
     return identities
 
 
 def read_ratings(file: Path, advance: Callable[[int], object]) -> list[npt.NDArray[Any]]:
-    """The columns of a ratings.csv, in the order of the file and as COLUMNS has them."""
+    """Return the columns of a ratings.csv in the form of COLUMNS, the rows in the order of the file."""
     chunks: list[list[npt.NDArray[Any]]] = [[np.empty(0, dtype) for dtype in COLUMNS.values()]]
     line = 2
     with file.open("rb") as lines:
         if lines.readline().rstrip(b"\r\n") != HEADER:
             raise DataError(f"{file}, line 1: the header must be {HEADER.decode()}")
-        while chunk := lines.read(CHUNK):
+        while chunk := lines.read(CHUNK_BYTES):
             chunk += lines.readline()
             advance(len(chunk))
             text = chunk.replace(b"\r\n", b"\n")
@@ -100,7 +108,7 @@ def read_ratings(file: Path, advance: Callable[[int], object]) -> list[npt.NDArr
 
 
 def parse_rows(text: bytes) -> list[npt.NDArray[Any]]:
-    """The columns of whole lines of CSV. Strict: each line is a ROW, or _BadRow is raised.
+    """Return the columns of complete lines of CSV. Strict: each line is a ROW, or _BadRow is raised.
 
     Works on all rows at once, digit by digit, because a loop over 25 million lines takes minutes.
     """
@@ -132,7 +140,7 @@ def _whole_numbers(data: Bytes, starts: Integers, ends: Integers) -> Integers:
 
 
 def _half_stars(data: Bytes, starts: Integers, ends: Integers) -> Integers:
-    """`4`, `4.0` and `4.5` as 8, 8 and 9."""
+    """Return `4`, `4.0` and `4.5` as 8, 8 and 9."""
     lengths = ends - starts
     has_half = lengths == 3
     last = data[ends - 1]
@@ -149,7 +157,7 @@ def _half_stars(data: Bytes, starts: Integers, ends: Integers) -> Integers:
 
 
 def bad_line(text: bytes, first_line: int) -> str:
-    """Where the first bad row of a chunk is, and what it must look like."""
+    """Describe the first bad row of a chunk: its line, and what a row must look like."""
     for number, row in zip(count(first_line), text.splitlines(), strict=False):
         match = ROW.fullmatch(row)
         if match is None or any(int(value) > UINT32_MAX for value in match.groups()):

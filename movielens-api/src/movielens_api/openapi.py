@@ -1,40 +1,33 @@
-"""The OpenAPI document, made from the parameters that the routes parse."""
+"""The OpenAPI document, made from the endpoints and parameters that the application uses."""
 
 from __future__ import annotations
 
 from importlib.metadata import version
 from typing import Any
 
-from movielens_api.columns import UINT32_MAX
-from movielens_api.parameters import END_DATE, LIMIT, OF_MOVIES, OF_RATINGS, OFFSET, START_DATE, Parameter
+from movielens_api.columns import GENRES, MOVIE_ID, RATING, TIMESTAMP, TITLE, UINT32_MAX, USER_ID
+from movielens_api.endpoints import HEALTHZ, INDEX, MOVIES, OPENAPI, RATINGS, Endpoint
+from movielens_api.parameters import END_DATE, LIMIT, OFFSET, START_DATE
 
 Schema = dict[str, Any]
-
-ENDPOINTS = {
-    "/": "what this service is",
-    "/ratings": "the ratings of an interval, by timestamp, then userId, then movieId",
-    "/movies": "the movies, by movieId",
-    "/healthz": "whether the service answers; needs no login",
-    "/openapi.json": "this interface, described; needs no login",
-}
 
 DESCRIPTIONS = {
     START_DATE.name: "First day of the interval, from 00:00 UTC. Without it the interval starts with the data.",
     END_DATE.name: "First day after the interval. Not before start_date; the same day gives no rows.",
     OFFSET.name: "How many rows of the interval to skip. Past the end, the result is empty.",
-    LIMIT.name: "How many rows to give at most.",
+    LIMIT.name: "How many rows to return at most.",
 }
 
 FAULTS = {
     "429": "Only in the fault mode: try again after the seconds of Retry-After.",
-    "500": "A fault of the server: one that nobody foresaw, or one of the fault mode.",
+    "500": "An internal error: an unexpected one, or one of the fault mode.",
 }
 
 
 def openapi_document() -> Schema:
-    """OpenAPI 3.1. What a query string may hold is strict: any other parameter, or one given twice, is a 400.
+    """Return the document, OpenAPI 3.1. Query strings are strict: any other parameter, or a repeated one, is a 400.
 
-    One rule has no form in OpenAPI and stands in a description: start_date is not after end_date.
+    OpenAPI cannot express one rule, which stands in a description: start_date is not after end_date.
     """
     return {
         "openapi": "3.1.0",
@@ -48,44 +41,53 @@ def openapi_document() -> Schema:
             ),
         },
         "paths": {
-            "/": {"get": _operation("/", _reference("Index"))},
-            "/ratings": {"get": _operation("/ratings", _reference("RatingsPage"), OF_RATINGS)},
-            "/movies": {"get": _operation("/movies", _reference("MoviesPage"), OF_MOVIES)},
-            "/healthz": {"get": _operation("/healthz", _object(status={"const": "ok"}), needs_login=False)},
-            "/openapi.json": {"get": _operation("/openapi.json", {"type": "object"}, needs_login=False)},
+            endpoint.path: {"get": _operation(endpoint, schema)}
+            for endpoint, schema in (
+                (INDEX, _reference("Index")),
+                (RATINGS, _reference("RatingsPage")),
+                (MOVIES, _reference("MoviesPage")),
+                (HEALTHZ, _object({"status": {"const": "ok"}})),
+                (OPENAPI, {"type": "object"}),
+            )
         },
         "components": {
             "securitySchemes": {"basic": {"type": "http", "scheme": "basic"}},
             "schemas": {
                 "Index": _object(
-                    name={"type": "string"},
-                    description={"type": "string"},
-                    data={"type": "object"},
-                    endpoints={"type": "object", "additionalProperties": {"type": "string"}},
+                    {
+                        "name": {"type": "string"},
+                        "description": {"type": "string"},
+                        "data": {"type": "object"},
+                        "endpoints": {"type": "object", "additionalProperties": {"type": "string"}},
+                    }
                 ),
                 "Rating": _object(
-                    userId=_integer(0, UINT32_MAX),
-                    movieId=_integer(0, UINT32_MAX),
-                    rating={"type": "number", "minimum": 0.5, "maximum": 5.0, "multipleOf": 0.5},
-                    timestamp={**_integer(0, UINT32_MAX), "description": "UTC epoch seconds"},
+                    {
+                        USER_ID: _integer(0, UINT32_MAX),
+                        MOVIE_ID: _integer(0, UINT32_MAX),
+                        RATING: {"type": "number", "minimum": 0.5, "maximum": 5.0, "multipleOf": 0.5},
+                        TIMESTAMP: {**_integer(0, UINT32_MAX), "description": "UTC epoch seconds"},
+                    }
                 ),
                 "Movie": _object(
-                    movieId=_integer(0, UINT32_MAX),
-                    title={"type": "string", "description": "with the year in brackets at the end"},
-                    genres={"type": "string", "description": "separated by |"},
+                    {
+                        MOVIE_ID: _integer(0, UINT32_MAX),
+                        TITLE: {"type": "string", "description": "with the year in brackets at the end"},
+                        GENRES: {"type": "string", "description": "separated by |"},
+                    }
                 ),
                 "RatingsPage": _page("Rating"),
                 "MoviesPage": _page("Movie"),
-                "Error": _object(error={"type": "string"}),
+                "Error": _object({"error": {"type": "string"}}),
                 "BadParameter": _object(
-                    error={"type": "string"}, parameter={"type": "string"}, allowed={"type": "string"}
+                    {"error": {"type": "string"}, "parameter": {"type": "string"}, "allowed": {"type": "string"}}
                 ),
             },
         },
     }
 
 
-def _operation(path: str, schema: Schema, parameters: tuple[Parameter, ...] = (), needs_login: bool = True) -> Schema:
+def _operation(endpoint: Endpoint, schema: Schema) -> Schema:
     responses = {
         "200": _response("Done.", schema),
         "400": _response("A parameter is not allowed; the body says which.", _reference("BadParameter")),
@@ -95,16 +97,16 @@ def _operation(path: str, schema: Schema, parameters: tuple[Parameter, ...] = ()
         },
         "500": _response(FAULTS["500"], _reference("Error")),
     }
-    if needs_login:
+    if endpoint.needs_login:
         responses["401"] = _response(
             "The login is missing or wrong.", _reference("Error"), {"WWW-Authenticate": {"type": "string"}}
         )
-    if parameters:
+    if endpoint.parameters:
         responses["429"] = _response(FAULTS["429"], _reference("Error"), {"Retry-After": _integer(0, 60)})
     return {
-        "summary": ENDPOINTS[path],
-        "operationId": path.strip("/").removesuffix(".json") or "index",
-        "security": [{"basic": []}] if needs_login else [],
+        "summary": endpoint.summary,
+        "operationId": endpoint.path.strip("/").removesuffix(".json") or "index",
+        "security": [{"basic": []}] if endpoint.needs_login else [],
         "parameters": [
             {
                 "name": parameter.name,
@@ -112,7 +114,7 @@ def _operation(path: str, schema: Schema, parameters: tuple[Parameter, ...] = ()
                 "description": DESCRIPTIONS[parameter.name],
                 "schema": parameter.schema,
             }
-            for parameter in parameters
+            for parameter in endpoint.parameters
         ],
         "responses": dict(sorted(responses.items())),
     }
@@ -127,14 +129,16 @@ def _response(description: str, schema: Schema, headers: dict[str, Schema] | Non
 
 def _page(row: str) -> Schema:
     return _object(
-        result={"type": "array", "items": _reference(row), "maxItems": LIMIT.maximum},
-        offset=_integer(OFFSET.minimum, OFFSET.maximum),
-        limit=_integer(LIMIT.minimum, LIMIT.maximum),
-        total=_integer(0, OFFSET.maximum),
+        {
+            "result": {"type": "array", "items": _reference(row), "maxItems": LIMIT.maximum},
+            OFFSET.name: _integer(OFFSET.minimum, OFFSET.maximum),
+            LIMIT.name: _integer(LIMIT.minimum, LIMIT.maximum),
+            "total": _integer(0, OFFSET.maximum),
+        }
     )
 
 
-def _object(**properties: Schema) -> Schema:
+def _object(properties: Schema) -> Schema:
     return {
         "type": "object",
         "properties": properties,

@@ -13,7 +13,7 @@ Query = Iterable[tuple[str, list[str]]]
 
 
 class BadParameter(Exception):
-    """A query parameter that the API does not accept, with what it would accept."""
+    """A query parameter that the API refuses, with what it accepts."""
 
     def __init__(self, parameter: str, problem: str, allowed: str) -> None:
         super().__init__(f"{parameter}: {problem}; allowed: {allowed}")
@@ -44,7 +44,7 @@ class IntegerParameter:
         }
 
     def parse(self, text: str) -> int:
-        # 16 digits hold every maximum here, and bound what a long string of digits costs.
+        # 16 digits are enough for every maximum here, and bound the cost of a long string of digits.
         if re.fullmatch(r"0|[1-9][0-9]{0,15}", text) and self.minimum <= int(text) <= self.maximum:
             return int(text)
         raise BadParameter(self.name, f"got {quoted(text)}", self.allowed)
@@ -79,14 +79,12 @@ OFFSET = IntegerParameter("offset", minimum=0, maximum=2**53 - 1, default=0)
 LIMIT = IntegerParameter("limit", minimum=1, maximum=10_000, default=100)
 
 Parameter = IntegerParameter | DateParameter
-OF_RATINGS: tuple[Parameter, ...] = (START_DATE, END_DATE, OFFSET, LIMIT)
-OF_MOVIES: tuple[Parameter, ...] = (OFFSET, LIMIT)
 
-INTERVAL = "a date not after end_date, which is the first day that is not part of the interval"
+ALLOWED_START = "a date not after end_date, which is the first day that is not part of the interval"
 
 
 def parse_query(query: Query, parameters: tuple[Parameter, ...]) -> dict[str, int]:
-    """The values by name; a parameter that is not given has its default, or is left out if it has none.
+    """Return the values by name; a missing parameter has its default, or is left out if it has none.
 
     `query` holds each name with all its texts. Raises BadParameter for a name that is unknown or given twice, for
     a text that is not allowed, and for a start_date after the end_date.
@@ -100,10 +98,10 @@ def parse_query(query: Query, parameters: tuple[Parameter, ...]) -> dict[str, in
             raise BadParameter(name, f"given {len(texts)} times", "one value")
         values[name] = known[name].parse(texts[0])
     if values.get(START_DATE.name, -math.inf) > values.get(END_DATE.name, math.inf):
-        raise BadParameter(START_DATE.name, "later than end_date", INTERVAL)
+        raise BadParameter(START_DATE.name, "later than end_date", ALLOWED_START)
     return values
 
 
 def quoted(text: str) -> str:
-    """A client's text in quotes, in ASCII, cut to what fits in a line."""
+    """Return a client's text in quotes, in ASCII, shortened to fit in a line."""
     return ascii(text if len(text) <= 40 else f"{text[:37]}...")

@@ -1,4 +1,4 @@
-"""Gunicorn around the application: sockets, workers, and the word to whoever waits for the address."""
+"""Run the application in Gunicorn: its socket, its workers, and the port file for those who wait for the address."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any
 from flask import Flask
 from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]
 
-THREADS = 4  # per worker: a slow answer of the fault mode holds up one of them
-STOP_WITHIN = 1  # seconds that a request may still take once SIGTERM has come
+THREADS = 4  # per worker: a slow answer of the fault mode blocks one of them
+GRACEFUL_TIMEOUT = 1  # seconds that a request may still take after SIGTERM
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A bound socket that does not listen yet; port 0 takes a free one. Raises OSError that says why not.
+    """Return a bound socket that does not listen yet; port 0 takes a free one. Raises OSError with the reason.
 
     Gunicorn would try a taken port for five seconds, and log more than one line about it.
     """
@@ -40,20 +40,20 @@ def url(listener: socket.socket) -> str:
 class PortFile:
     """A file with the port number, which other programs wait for.
 
-    Written beside at once, so that a folder that cannot be written stops the start; put in place when the server
-    answers; gone when it has stopped.
+    Written under another name at once, so that a folder that is not writable fails the start; published when the
+    server answers; removed when it has stopped.
     """
 
     def __init__(self, path: Path, port: int) -> None:
         self._path = path
-        self._beside = path.with_name(f".{path.name}.{os.getpid()}")
-        self._beside.write_text(f"{port}\n", encoding="ascii")
+        self._unpublished = path.with_name(f".{path.name}.{os.getpid()}")
+        self._unpublished.write_text(f"{port}\n", encoding="ascii")
 
-    def put_in_place(self) -> None:
-        self._beside.replace(self._path)
+    def publish(self) -> None:
+        self._unpublished.replace(self._path)
 
     def remove(self) -> None:
-        self._beside.unlink(missing_ok=True)
+        self._unpublished.unlink(missing_ok=True)
         self._path.unlink(missing_ok=True)
 
 
@@ -71,14 +71,14 @@ class Server(BaseApplication):  # type: ignore[misc]
             "threads": THREADS,
             "preload_app": True,
             "keepalive": 60,
-            "graceful_timeout": STOP_WITHIN,
+            "graceful_timeout": GRACEFUL_TIMEOUT,
             "limit_request_line": 8190,  # the most: beyond it gunicorn itself answers 414, in HTML
             "loglevel": "warning",
             "control_socket_disable": True,
             # The heartbeat files: not on a disk that may stall, nor in a /tmp that may be read-only.
             "worker_tmp_dir": str(SHARED_MEMORY) if os.access(SHARED_MEMORY, os.W_OK) else None,
             "post_worker_init": self._announce,
-            "on_exit": self._clear_away,
+            "on_exit": self._remove_port_file,
         }
         super().__init__()
 
@@ -92,9 +92,9 @@ class Server(BaseApplication):  # type: ignore[misc]
     def _announce(self, worker: Any) -> None:
         if worker.age == 1:  # the first of this server; one that replaces a dead one is older
             if self._port_file:
-                self._port_file.put_in_place()
+                self._port_file.publish()
             print(f"listening on {self._url}", flush=True)
 
-    def _clear_away(self, arbiter: Any) -> None:
+    def _remove_port_file(self, arbiter: Any) -> None:
         if self._port_file:
             self._port_file.remove()

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
-if TYPE_CHECKING:
-    from movielens_api.columns import Movie
-    from movielens_api.generate import Chance
+from movielens_api.columns import Movie
+from movielens_api.random_stream import RandomStream
 
 FORMS = (
     "The {} {}", "{} {}", "The Last {} {}", "Return to the {} {}", "My {} {}",
@@ -46,18 +43,20 @@ LAST_YEAR = 2018  # the ratings start in 2019
 YEARS = 80
 
 
-def invent_movies(chance: Chance, count: int) -> list[Movie]:
-    """`count` movies with ids 1 to `count`; no two have the same title, with or without the year."""
+def invent_movies(random: RandomStream, count: int) -> list[Movie]:
+    """Return `count` movies with ids 1 to `count`; no two have the same title, with or without the year."""
     words = len(ADJECTIVES) * len(NOUNS)
-    names = chance.permutation(len(FORMS) * words)[:count].tolist()
-    years = (LAST_YEAR - np.floor(YEARS * np.square(chance.uniform(count)))).astype(int).tolist()
+    names = random.permutation(len(FORMS) * words)[:count].tolist()
+    years = (LAST_YEAR - np.floor(YEARS * np.square(random.uniform(count)))).astype(int).tolist()
     shares = np.cumsum(1.0 / (np.arange(len(GENRES)) + 2.0))
-    draws = chance.uniform(3 * count).reshape(count, 3) * shares[-1]
+    draws = random.uniform(3 * count).reshape(count, 3) * shares[-1]
     genres = np.searchsorted(shares[:-1], draws, side="right").tolist()
-    how_many = chance.uniform(count).tolist()
+    genre_counts = random.uniform(count).tolist()
     return [
         (movie_id, f"{_name(name, words)} ({year})", _genres(drawn, share))
-        for movie_id, (name, year, drawn, share) in enumerate(zip(names, years, genres, how_many, strict=True), start=1)
+        for movie_id, (name, year, drawn, share) in enumerate(
+            zip(names, years, genres, genre_counts, strict=True), start=1
+        )
     ]
 
 
