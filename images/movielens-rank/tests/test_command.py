@@ -73,7 +73,7 @@ def test_a_rerun_replaces_the_ranking(ratings, output):
     assert list(output.parent.iterdir()) == [output]
 
 
-def test_an_interval_without_ratings_is_no_error(ratings, output):
+def test_an_interval_without_ratings_is_not_an_error(ratings, output):
     ratings.write_text(HEADER)
     result = rank("--input_path", ratings, "--output_path", output.parent / "new" / "folder" / "r.csv")
     assert result.returncode == 0

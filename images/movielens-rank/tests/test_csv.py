@@ -166,7 +166,7 @@ def test_a_file_is_refused_for_its_first_bad_row_or_not_at_all(tmp_path_factory,
 
 
 @given(content=st.binary(max_size=300) | st.binary(max_size=200).map(lambda junk: HEADER.encode() + junk))
-def test_junk_is_refused_in_one_line_or_read_as_ratings(tmp_path_factory, content):
+def test_garbage_is_refused_in_one_line_or_read_as_ratings(tmp_path_factory, content):
     path = tmp_path_factory.mktemp("junk") / "ratings.csv"
     path.write_bytes(content)
     try:

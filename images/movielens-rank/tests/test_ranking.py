@@ -1,18 +1,20 @@
 """rank_movies against a reference in plain Python."""
 
+import ast
 import math
 import random
 import subprocess
 import sys
 from collections import defaultdict
+from pathlib import Path
 
 import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from movielens_rank import rank_movies
-from movielens_rank.cli import METHODS as METHODS_OF_THE_COMMAND
-from movielens_rank.ranking import METHODS
+from movielens_rank.names import METHODS
+from movielens_rank.ranking import _SCORES
 
 Z = 1.959963984540054
 
@@ -178,5 +180,13 @@ def test_every_public_name_is_there_and_an_unknown_one_is_an_attribute_error():
         movielens_rank.rank_films  # noqa: B018
 
 
-def test_the_command_offers_the_methods_that_there_are():
-    assert tuple(METHODS) == METHODS_OF_THE_COMMAND
+def test_type_checkers_and_python_see_the_same_public_names():
+    import movielens_rank
+
+    [block] = [node for node in ast.parse(Path(movielens_rank.__file__).read_text()).body if isinstance(node, ast.If)]
+    for_type_checkers = {alias.asname: line.module for line in block.body for alias in line.names}
+    assert for_type_checkers == {name: f"movielens_rank.{m}" for name, m in movielens_rank._MODULE_OF.items()}
+
+
+def test_every_method_has_its_score():
+    assert tuple(_SCORES) == METHODS

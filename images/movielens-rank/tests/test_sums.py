@@ -1,4 +1,4 @@
-"""Sums of ratings: whatever way ratings are split, the sums of the parts rank as the whole does."""
+"""Sums of ratings: however ratings are split, the sums of the parts rank as the whole does."""
 
 import itertools
 import json
@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from movielens_rank import BadRatings, rank_file, rank_sums, ratings_csv, sum_file
-from movielens_rank.ranking import METHODS
-from movielens_rank.sums_csv import MOST_RATINGS, read_sums
+from movielens_rank.names import METHODS
+from movielens_rank.sums_csv import MAX_RATINGS, read_sums
 
 COMMANDS = Path(sys.executable).parent
 RATINGS = "userId,movieId,rating,timestamp\n"
@@ -33,7 +33,7 @@ def write(path, ratings):
 
 
 def summed(folder, months):
-    """Write each month's ratings, add them up, and give the files of sums."""
+    """Write each month's ratings, add them up, and return the files of sums."""
     files = [folder / f"sums-{number}.csv" for number in range(len(months))]
     for month, sums in zip(months, files, strict=True):
         assert sum_file(write(folder / "ratings.csv", month), sums)[1] == len(month)
@@ -98,11 +98,11 @@ def test_a_month_without_ratings_has_sums_and_changes_nothing(tmp_path):
         (SUMS + "3,3999999,1,1\n", "line 2: no 1 ratings"),
         (SUMS + "3,499999,1,0\n", "line 2: no 1 ratings"),
         (SUMS + "3,4500000,1,0\n", "line 2: no 1 ratings"),
-        (SUMS + f"3,{MOST_RATINGS * 10**6 + 10**6},{MOST_RATINGS + 1},0\n", f"line 2: no {MOST_RATINGS + 1} ratings"),
+        (SUMS + f"3,{MAX_RATINGS * 10**6 + 10**6},{MAX_RATINGS + 1},0\n", f"line 2: no {MAX_RATINGS + 1} ratings"),
         (SUMS + f"3,{2**62},{2**62},{2**62}\n", "line 2: no 46"),
     ],
 )
-def test_what_are_no_sums_of_ratings_is_refused_by_file_line_and_value(tmp_path, content, message):
+def test_a_file_without_valid_sums_is_refused_by_file_line_and_value(tmp_path, content, message):
     path = tmp_path / "sums.csv"
     path.write_text(content)
     with pytest.raises(BadRatings) as caught:
@@ -200,10 +200,10 @@ def test_a_signal_ends_a_command_and_leaves_nothing(folder, command, signum, exi
 
 
 @pytest.mark.parametrize("command", ["rank-movies", "sum-ratings", "rank-sums"])
-def test_help_tells_of_every_option_and_comes_without_pandas(command):
+def test_help_names_every_option_and_does_not_import_pandas(command):
     done = run(command, "--help")
     assert done.returncode == 0
     assert done.stdout.startswith(f"Usage: {command} ")
     assert {"--input_path", "--output_path", "--version", "--help"} <= set(done.stdout.split())
-    code = "import sys, movielens_rank.cli; sys.exit('pandas' in sys.modules)"
+    code = "import sys, movielens_rank.entry_points; sys.exit('pandas' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,4 +1,4 @@
-"""Look at a CSV row by row: at its header before pandas reads it, and for its first bad row when pandas could not."""
+"""Read a CSV row by row: its header before pandas reads it, and its first bad row when pandas could not."""
 
 import csv
 import os
@@ -21,15 +21,15 @@ def read_header(path: str | os.PathLike[str], needed: tuple[str, ...]) -> list[s
         raise BadRatings(f"{path} is empty; it needs at least the header line {','.join(needed)}")
     for column in needed:
         if header.count(column) != 1:
-            found = shown(",".join(header))
+            found = quoted(",".join(header))
             raise BadRatings(f"{path}: line {line}: the header needs one column {column!r}, but is {found}")
     return header
 
 
 def first_bad_row(path: str | os.PathLike[str], why_bad: Callable[[dict[str, str]], str | None]) -> str | None:
-    """Describe the first row that has a wrong length, or for which `why_bad` gives a reason; None if there is none.
+    """Describe the first row that has a wrong length, or for which `why_bad` returns a reason; None if there is none.
 
-    `why_bad` gets the values of a row by their columns.
+    `why_bad` is called with the values of a row by their columns.
     """
     rows = _rows(path)
     _, header = next(rows)
@@ -44,26 +44,26 @@ def first_bad_row(path: str | os.PathLike[str], why_bad: Callable[[dict[str, str
                 return f"line {line}: {reason}"
             for column, value in values.items():
                 if not value.isascii() and any("\udc80" <= character <= "\udcff" for character in value):
-                    return f"line {line}: {column} {shown(value)} is not UTF-8"
+                    return f"line {line}: {column} {quoted(value)} is not UTF-8"
     except csv.Error as error:
         return f"after line {last_line}: {error}"
     return None
 
 
 def is_whole_number(value: str) -> bool:
-    """Tell whether pandas reads the value as an int64."""
+    """Return whether pandas reads the value as an int64."""
     return re.fullmatch(r"[+-]?[0-9]{1,19}", value.strip()) is not None and -(2**63) <= int(value) < 2**63
 
 
-def shown(value: str) -> str:
-    """Quote a value for a message: one line, no control characters, not endless."""
+def quoted(value: str) -> str:
+    """Quote a value for a message: one line, without control characters, shortened."""
     return ascii(value if len(value) <= 60 else value[:60] + "...")
 
 
 def _rows(path: str | os.PathLike[str]) -> Iterator[tuple[int, list[str]]]:
     """Yield the rows that are not blank, header first, each with the number of its first line.
 
-    Bytes that are not UTF-8 come through as surrogates: a bad row has to be shown, not to stop the reading.
+    Bytes that are not UTF-8 come through as surrogates: a bad row has to be shown, not to end the reading.
     """
     with Path(path).open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         reader = csv.reader(file)

@@ -1,13 +1,23 @@
 """The ranking itself: from ratings to totals per movie, from totals to scores.
 
-The two steps are apart, because totals can be added up: those of the chunks of a file are the totals of the file, those
-of months the totals of a year. So `count` totals some ratings, `add_up` makes one of many totals, `rank` scores them.
+The two steps are separate, because totals can be added up: those of the chunks of a file are the totals of the file,
+those of months the totals of a year. `total_per_movie` totals ratings, `add_totals` adds totals, `rank` scores them.
 """
 
 from collections.abc import Callable, Iterable
 
 import numpy as np
 import pandas as pd
+
+from movielens_rank.names import (
+    BAYES,
+    DEFAULT_METHOD,
+    DEFAULT_MIN_RATINGS,
+    MEAN,
+    METHODS,
+    RANKING_COLUMNS,
+    WILSON,
+)
 
 MIN_STARS, MAX_STARS = 0.5, 5.0
 LIKED = 4.0
@@ -19,11 +29,14 @@ Z = 1.959963984540054
 
 
 def rank_movies(
-    ratings: pd.DataFrame, min_ratings: int = 3, method: str = "mean", limit: int | None = None
+    ratings: pd.DataFrame,
+    min_ratings: int = DEFAULT_MIN_RATINGS,
+    method: str = DEFAULT_METHOD,
+    limit: int | None = None,
 ) -> pd.DataFrame:
     """Rank the movies that have at least `min_ratings` ratings, and return the first `limit` of them (all if None).
 
-    `ratings` has one row a rating, in any order, with the columns `movieId` (whole numbers) and `rating` (0.5 to 5.0
+    `ratings` has one row per rating, in any order, with the columns `movieId` (whole numbers) and `rating` (0.5 to 5.0
     stars; counted in millionths of a star, which is exact for half stars). Other columns are ignored.
 
     The result has the columns `movieId`, `avg_rating` and `num_ratings`, ordered by avg_rating descending, then
@@ -42,7 +55,7 @@ def rank_movies(
     is out of range.
     """
     check_ratings(ratings)
-    return rank(count(ratings), min_ratings, method, limit)
+    return rank(total_per_movie(ratings), min_ratings, method, limit)
 
 
 def check_ratings(ratings: pd.DataFrame) -> None:
@@ -50,7 +63,7 @@ def check_ratings(ratings: pd.DataFrame) -> None:
     for column, kinds, wanted in (("movieId", "iu", "whole numbers"), ("rating", "iuf", "numbers")):
         if column not in ratings.columns:
             raise ValueError(f"ratings need a column {column!r}")
-        # the column of an empty frame has no telling type
+        # the type of a column of an empty frame means nothing
         if len(ratings) and ratings[column].dtype.kind not in kinds:
             raise ValueError(f"column {column!r} must hold {wanted}, not {ratings[column].dtype}")
     # a missing rating is out of range, as NaN and as pandas.NA
@@ -59,8 +72,8 @@ def check_ratings(ratings: pd.DataFrame) -> None:
         raise ValueError(f"rating {ratings['rating'].to_numpy()[~in_range][0]} is not from {MIN_STARS} to {MAX_STARS}")
 
 
-def count(ratings: pd.DataFrame) -> pd.DataFrame:
-    """Total checked ratings per movie: index movieId, columns `microstars`, `ratings`, `liked` (4 stars or more)."""
+def total_per_movie(ratings: pd.DataFrame) -> pd.DataFrame:
+    """Return totals of checked ratings: index movieId, columns `microstars`, `ratings`, `liked` (4 stars or more)."""
     movie, movie_ids = pd.factorize(ratings["movieId"].to_numpy(np.int64))
     stars = ratings["rating"].to_numpy(np.float64)
     # bincount adds up weights as float64, which holds whole numbers exactly up to 2**53
@@ -75,12 +88,14 @@ def count(ratings: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def add_up(parts: Iterable[pd.DataFrame]) -> pd.DataFrame:
-    """Make one of many totals, at least one, as `count` gives them. Being integers, they do not tell of the split."""
+def add_totals(parts: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    """Add up totals of `total_per_movie`, at least one. Being integers, they add up to the same in any split."""
     return pd.concat(parts).groupby(level="movieId").sum()
 
 
-def rank(totals: pd.DataFrame, min_ratings: int = 3, method: str = "mean", limit: int | None = None) -> pd.DataFrame:
+def rank(
+    totals: pd.DataFrame, min_ratings: int = DEFAULT_MIN_RATINGS, method: str = DEFAULT_METHOD, limit: int | None = None
+) -> pd.DataFrame:
     """Rank movies by their totals, as `rank_movies` does. Raises ValueError on an argument out of range."""
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, not {method!r}")
@@ -90,9 +105,9 @@ def rank(totals: pd.DataFrame, min_ratings: int = 3, method: str = "mean", limit
         raise ValueError(f"limit must be at least 1, not {limit}")
 
     rankings = totals.assign(
-        avg_rating=METHODS[method](totals, min_ratings), num_ratings=totals["ratings"]
+        avg_rating=_SCORES[method](totals, min_ratings), num_ratings=totals["ratings"]
     ).reset_index()
-    rankings = rankings.loc[rankings["num_ratings"] >= min_ratings, ["movieId", "avg_rating", "num_ratings"]]
+    rankings = rankings.loc[rankings["num_ratings"] >= min_ratings, list(RANKING_COLUMNS)]
     rankings = rankings.sort_values(
         ["avg_rating", "num_ratings", "movieId"], ascending=[False, False, True], ignore_index=True
     )
@@ -116,8 +131,8 @@ def _wilson(totals: pd.DataFrame, min_ratings: int) -> pd.Series:
     share = totals["liked"] / n
     spread = Z * np.sqrt((share * (1 - share) + Z * Z / (4 * n)) / n)
     bound = (share + Z * Z / (2 * n) - spread) / (1 + Z * Z / n)
-    # 0 for a movie that nobody likes, where rounding would leave a hair more or less, and order by that
+    # 0 for a movie that nobody likes, where rounding would leave tiny differences, and order by them
     return bound.where(totals["liked"] > 0, 0.0)
 
 
-METHODS: dict[str, Callable[[pd.DataFrame, int], pd.Series]] = {"mean": _mean, "bayes": _bayes, "wilson": _wilson}
+_SCORES: dict[str, Callable[[pd.DataFrame, int], pd.Series]] = {MEAN: _mean, BAYES: _bayes, WILSON: _wilson}
