@@ -34,10 +34,10 @@ KEY = ("docker", "2019-01-01")
 
 
 def wait_until(condition, seconds=20, every=0.01):
-    """Asks again and again; fails after `seconds`."""
+    """Poll the condition; fail after `seconds`."""
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, f"still not so after {seconds} s"
+        assert time.monotonic() < end, f"condition not met after {seconds} s"
         time.sleep(every)
 
 
@@ -209,7 +209,7 @@ class Sqlite(Database):
 
     @contextmanager
     def store_held_up(self):
-        """A reader, who keeps every writer from its commit. Gives a function that waits for a writer."""
+        """A reader, which keeps every writer from its commit. Yields a function that waits for a writer."""
         with closing(self.open()) as reader, closing(self.open()) as prober:
             reader.execute("BEGIN")
             reader.execute("SELECT count(*) FROM movie_rankings").fetchall()
@@ -241,7 +241,7 @@ class Mariadb(Database):
 
     @contextmanager
     def store_held_up(self):
-        """An open transaction with a row in the middle of the interval. Gives a function that waits for a waiter."""
+        """An open transaction with a row inside the interval. Yields a function that waits for a blocked store."""
         waiting = "SELECT 1 FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'"
         with closing(self.open()) as holder, holder.cursor() as cursor:
             cursor.execute("INSERT INTO movie_rankings VALUES (%s, %s, 500, 1, 1, 1)", KEY)
@@ -329,7 +329,7 @@ class Command:
         return path
 
     def popen(self, database, content, name="rankings.csv", **more):
-        """Starts to store `content`, rows as Database.rows() gives them or the text of a file."""
+        """Start to store `content`, rows as Database.rows() returns them or the text of a file."""
         flags = {"--input_path": self.file(content, name)} | self.flags
         words = [str(word) for flag, value in flags.items() if value is not None for word in (flag, value)]
         url = {"DATABASE_URL": getattr(database, "url", database)}
@@ -352,7 +352,7 @@ class Command:
         return done.stdout
 
     def fails(self, exit_code, words, database="sqlite:////nowhere/movies.db", content=()):
-        """Runs; checks exit code and that there is one line `Error: ...`, with `words`, and nothing else."""
+        """Run; check exit code and that there is one line `Error: ...`, with `words`, and nothing else."""
         done = self.run(database, content)
         assert (done.returncode, done.stdout, done.stderr.count("\n")) == (exit_code, "", 1), done.stderr
         assert done.stderr.startswith("Error: ")
@@ -361,7 +361,7 @@ class Command:
 
 
 def finished(process):
-    """Waits for the end of the command; its output holds no traceback and no password."""
+    """Wait for the end of the command; its output holds no traceback and no password."""
     out, err = process.communicate(timeout=60)
     assert "Traceback" not in err
     assert "geheim" not in out + err
@@ -375,7 +375,7 @@ def command(tmp_path):
 
 @pytest.fixture
 def store():
-    """The library function, for rows as Database.rows() gives them."""
+    """The library function, for rows as Database.rows() returns them."""
 
     def store(database, rows, key=KEY, **more):
         rankings = [Ranking(*row[1:]) for row in rows]
@@ -387,7 +387,7 @@ def store():
 
 @pytest.fixture
 def make():
-    """Makes rows that differ in every value from those of another `kind`."""
+    """Make rows that differ in every value from those of another `kind`."""
 
     def row(place, kind):
         return place, kind * 100_000 + place, kind + 1 / (place + 2), kind * 10 + place

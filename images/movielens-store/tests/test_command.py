@@ -1,4 +1,4 @@
-"""The command line: flags, settings, input files, and what it says when something is wrong."""
+"""The command line: flags, settings, input files, and the message when something is wrong."""
 
 import socket
 import subprocess
@@ -79,7 +79,7 @@ HEADER = "movieId,avg_rating,num_ratings\n"
         (HEADER + "1,4.5,\x003\n", "line 2: num_ratings is '\\x003'"),
     ],
 )
-def test_a_wrong_input_file_is_named_with_its_line_and_value(tmp_path, content, words):
+def test_an_invalid_input_file_is_named_with_its_line_and_value(tmp_path, content, words):
     file = tmp_path / "rankings.csv"
     file.write_text(content, encoding="utf-8")
     with pytest.raises(BadInput) as raised:
@@ -88,7 +88,7 @@ def test_a_wrong_input_file_is_named_with_its_line_and_value(tmp_path, content, 
     assert str(file) in raised.value.message
 
 
-def test_a_wrong_input_file_is_exit_code_2_before_the_database_is_touched(command, sqlite):
+def test_an_invalid_input_file_is_exit_code_2_before_the_database_is_touched(command, sqlite):
     command.fails(2, "line 2: movieId is 'x'", sqlite, HEADER + "x,4.5,3\n")
     assert not sqlite.file.exists()
 
@@ -154,7 +154,7 @@ def test_a_missing_setting_is_exit_code_2(command, url, file, words):
 
 
 @pytest.mark.parametrize("kind", ["mysql", "postgresql"])
-def test_a_server_that_is_not_there_is_named_without_the_password(command, make, kind):
+def test_an_unreachable_server_is_named_without_the_password(command, make, kind):
     with closing(socket.create_server(("127.0.0.1", 0))) as listener:
         port = listener.getsockname()[1]
     url = f"{kind}://someone:geheim@127.0.0.1:{port}/movies"
@@ -177,7 +177,7 @@ def test_a_sqlite_file_that_cannot_be_opened_is_named(store, make, path):
         store(f"sqlite:///{path}", make(1))
 
 
-def test_a_file_that_is_no_database_is_left_as_it_is(store, make, sqlite):
+def test_a_file_that_is_not_a_database_is_left_as_it_is(store, make, sqlite):
     sqlite.file.write_text("a diary, kept for many years " * 100)
     with pytest.raises(StoreFailed, match="file is not a database"):
         store(sqlite, make(1))
@@ -191,9 +191,9 @@ def test_a_stdout_that_is_full_is_one_line(command, sqlite, make):
 
 
 @pytest.mark.parametrize("kind", ["mysql", "postgresql"])
-def test_a_server_that_accepts_and_then_says_nothing_is_given_up(monkeypatch, kind):
-    monkeypatch.setattr(module, "CONNECT_SECONDS", 2)  # the least that PostgreSQL's library takes
-    monkeypatch.setattr(module, "ANSWER_SECONDS", 1)
+def test_a_server_that_accepts_and_stays_silent_is_given_up(monkeypatch, kind):
+    monkeypatch.setattr(module, "CONNECT_TIMEOUT", 2)  # the least that PostgreSQL's library takes
+    monkeypatch.setattr(module, "READ_TIMEOUT", 1)
     with closing(socket.create_server(("127.0.0.1", 0))) as silent:
         url = module.parse_database_url(f"{kind}://someone:geheim@127.0.0.1:{silent.getsockname()[1]}/movies")
         with pytest.raises(StoreFailed) as raised, module.connect(url):

@@ -52,7 +52,7 @@ def test_other_intervals_and_pipelines_are_left_alone(database, store, make):
         assert database.rows(other) == make(4, kind)
 
 
-def test_another_table_can_be_named_even_by_a_word_of_sql(database, store, make):
+def test_another_table_can_be_named_even_by_an_sql_keyword(database, store, make):
     store(database, make(2), table="select")
     quote = "`" if database.url.startswith("mysql") else '"'
     assert database.rows(table=f"{quote}select{quote}") == make(2)
@@ -74,7 +74,7 @@ def test_a_kill_in_the_middle_of_the_store_leaves_the_old_rows(database, command
     assert database.rows() == make(900, kind=2)
 
 
-def test_a_store_waits_for_a_transaction_in_its_way(database, command, store, make):
+def test_a_store_waits_for_a_transaction_that_blocks_it(database, command, store, make):
     store(database, make(400, kind=1))
     with command.popen(database, make(900, kind=2)) as process:
         with database.store_held_up() as wait_until_it_waits:
@@ -83,8 +83,8 @@ def test_a_store_waits_for_a_transaction_in_its_way(database, command, store, ma
     assert database.rows() == make(900, kind=2)
 
 
-def test_stores_of_one_interval_at_the_same_time_leave_one_whole_copy(database, command, make):
-    """Of different lengths, and with the table still to be made."""
+def test_stores_of_one_interval_at_the_same_time_leave_one_complete_copy(database, command, make):
+    """Of different lengths, and with the table still to be created."""
     contents = [make(count, kind) for kind, count in enumerate((2000, 1, 0, 3000), start=1)]
     processes = [command.popen(database, content, name=f"{number}.csv") for number, content in enumerate(contents)]
     for process in processes:

@@ -1,4 +1,4 @@
-"""The start of `store-rankings`: first the signals, then the imports that take time."""
+"""The entry point of `store-rankings`: first the signal handling, then the imports that take time."""
 
 import os
 import signal
@@ -8,26 +8,26 @@ import threading
 SIGNALS = {signal.SIGTERM, signal.SIGINT}
 
 
-def end_at_once_on_signals() -> None:
-    """Ends the process with 128 + the signal's number (143 for SIGTERM, 130 for SIGINT).
+def exit_at_once_on_signals() -> None:
+    """End the process with 128 + the signal's number (143 for SIGTERM, 130 for SIGINT).
 
     In a container this is process 1, which has no default action for signals. A thread waits for them, because a
-    Python handler would only run after a driver's wait for a lock. Ending at any moment is safe: a transaction
-    without its commit leaves nothing.
+    Python handler would only run once a driver has stopped waiting for a lock. Exiting at any moment is safe: a
+    transaction without its commit leaves nothing.
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 
-    def wait_and_end() -> None:
+    def wait_and_exit() -> None:
         number = signal.sigwait(SIGNALS)
         os.write(2, f"Stopped by {signal.Signals(number).name}\n".encode())
         os._exit(128 + number)
 
-    threading.Thread(target=wait_and_end, daemon=True).start()
+    threading.Thread(target=wait_and_exit, daemon=True).start()
 
 
 def main() -> None:
-    """Runs the command; an error is one line on stderr and its exit code."""
-    end_at_once_on_signals()
+    """Run the command; an error is one line on stderr and its exit code."""
+    exit_at_once_on_signals()
 
     import click
 
@@ -35,7 +35,7 @@ def main() -> None:
 
     try:
         sys.exit(command.main(standalone_mode=False))
-    except click.ClickException as error:  # click's own way would print the usage around it
+    except click.ClickException as error:  # click's own output would print the usage around it
         click.echo(f"Error: {error.format_message()}", err=True)
         sys.exit(error.exit_code)
     except OSError as error:  # stdout is closed or its disk is full

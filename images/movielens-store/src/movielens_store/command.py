@@ -8,8 +8,8 @@ from pathlib import Path
 
 import click
 
-from movielens_store.rankings import read_rankings
-from movielens_store.settings import database_url
+from movielens_store.rankings import COLUMNS, read_rankings
+from movielens_store.settings import DEFAULT_TABLE, database_url
 
 
 def _day(context: click.Context, parameter: click.Parameter, value: str) -> date:
@@ -29,7 +29,7 @@ def _pipeline_name(context: click.Context, parameter: click.Parameter, value: st
 
 
 def _table_name(context: click.Context, parameter: click.Parameter, value: str) -> str:
-    # 63 is PostgreSQL's limit; a longer name would be cut without a word
+    # 63 is PostgreSQL's limit; a longer name would be truncated silently
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,62}", value):
         raise click.BadParameter(f"{value!r} is not up to 63 letters, digits and underscores, a digit not first")
     return value
@@ -40,15 +40,15 @@ def _table_name(context: click.Context, parameter: click.Parameter, value: str) 
     "--input_path",
     required=True,
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="CSV with the columns movieId, avg_rating, num_ratings, best first.",
+    help=f"CSV with the columns {', '.join(COLUMNS)}, best first.",
 )
 @click.option("--interval_start", required=True, callback=_day, metavar="YYYY-MM-DD", help="First day of the interval.")
 @click.option(
-    "--pipeline", required=True, callback=_pipeline_name, metavar="NAME", help="The pipeline whose rows these are."
+    "--pipeline", required=True, callback=_pipeline_name, metavar="NAME", help="The pipeline that the rows belong to."
 )
 @click.option(
     "--table",
-    default="movie_rankings",
+    default=DEFAULT_TABLE,
     show_default=True,
     callback=_table_name,
     metavar="NAME",
@@ -63,14 +63,14 @@ def command(input_path: Path, interval_start: date, pipeline: str, table: str) -
     mysql://USER:PASSWORD@HOST/DATABASE, mariadb://… or postgresql://….
     """
     started = time.monotonic()
-    address = database_url()
+    url = database_url()
     rankings = read_rankings(input_path)
 
-    # Here and not above: it takes longer than all the rest, and `--help` and bad input need none of it.
+    # Imported late: it takes longer than everything else, and `--help` and bad input do not need it.
     from movielens_store.store import store_rankings
 
-    replaced = store_rankings(rankings, address, interval_start=interval_start, pipeline=pipeline, table=table)
-    done = {
+    replaced = store_rankings(rankings, url, interval_start=interval_start, pipeline=pipeline, table=table)
+    summary = {
         "rows": len(rankings),
         "replaced": replaced,
         "table": table,
@@ -78,4 +78,4 @@ def command(input_path: Path, interval_start: date, pipeline: str, table: str) -
         "interval_start": interval_start.isoformat(),
         "seconds": round(time.monotonic() - started, 3),
     }
-    click.echo(json.dumps(done))
+    click.echo(json.dumps(summary))

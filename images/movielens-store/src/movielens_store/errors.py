@@ -1,4 +1,4 @@
-"""What can go wrong, each with its exit code. Every message is one line without a secret in it."""
+"""The errors of the command, each with its exit code. A message is one line and holds no secret."""
 
 import click
 
@@ -10,6 +10,6 @@ class BadInput(click.ClickException):
 
 
 class StoreFailed(click.ClickException):
-    """The database did not do its part: nothing was stored, and a later try may work."""
+    """The database failed: nothing was stored, and a later try may work."""
 
     exit_code = 1

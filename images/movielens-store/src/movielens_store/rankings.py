@@ -1,19 +1,19 @@
-"""Reads a rankings file, and trusts no value in it."""
+"""Read a rankings file, and validate every value in it."""
 
 import csv
 import math
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from movielens_store.errors import BadInput
 
-COLUMNS = ["movieId", "avg_rating", "num_ratings"]
-LARGEST_INTEGER = 2**31 - 1  # what an INTEGER column holds on every database
+MAX_INTEGER = 2**31 - 1  # what an INTEGER column holds on every database
 
 
 class Ranking(NamedTuple):
-    """One line of the file; its position is its place in the file."""
+    """One line of the file, in the order of COLUMNS."""
 
     movie_id: int
     avg_rating: float
@@ -21,7 +21,7 @@ class Ranking(NamedTuple):
 
 
 def read_rankings(path: Path) -> list[Ranking]:
-    """The rankings of a CSV file with the header `movieId,avg_rating,num_ratings`, in the file's order.
+    """Return the rankings of a CSV file whose header is COLUMNS, in the file's order.
 
     Raises BadInput, with file, line and value, for anything that is not such a file.
     """
@@ -29,7 +29,7 @@ def read_rankings(path: Path) -> list[Ranking]:
         with path.open(encoding="utf-8", newline="") as file:
             lines = csv.reader(file, strict=True)
             header = next(lines, [])
-            if header != COLUMNS:
+            if header != list(COLUMNS):
                 raise BadInput(f"{path}, line 1: the header is {','.join(header)!r}, not {','.join(COLUMNS)!r}")
             return [_ranking(values, f"{path}, line {lines.line_num}") for values in lines]
     except OSError as error:
@@ -43,20 +43,16 @@ def read_rankings(path: Path) -> list[Ranking]:
 def _ranking(values: list[str], place: str) -> Ranking:
     if len(values) != len(COLUMNS):
         raise BadInput(f"{place}: {','.join(values)!r} has {len(values)} values, not {len(COLUMNS)}")
-    movie_id, avg_rating, num_ratings = values
-    return Ranking(
-        _whole_number(movie_id, f"{place}: movieId"),
-        _decimal_number(avg_rating, f"{place}: avg_rating"),
-        _whole_number(num_ratings, f"{place}: num_ratings"),
-    )
+    numbers = (parse(text, f"{place}: {column}") for (column, parse), text in zip(COLUMNS.items(), values, strict=True))
+    return Ranking(*numbers)
 
 
 # int() and float() alone would let "1_0", " 1 ", "nan" and other scripts' digits through.
 
 
 def _whole_number(text: str, place: str) -> int:
-    if not re.fullmatch("[0-9]{1,10}", text) or int(text) > LARGEST_INTEGER:
-        raise BadInput(f"{place} is {text!r}, not a whole number up to {LARGEST_INTEGER}")
+    if not re.fullmatch("[0-9]{1,10}", text) or int(text) > MAX_INTEGER:
+        raise BadInput(f"{place} is {text!r}, not a whole number up to {MAX_INTEGER}")
     return int(text)
 
 
@@ -65,3 +61,11 @@ def _decimal_number(text: str, place: str) -> float:
     if not re.fullmatch(number, text) or not math.isfinite(float(text)):
         raise BadInput(f"{place} is {text!r}, not a number")
     return float(text)
+
+
+# of the file, in order, each with the parser of its values
+COLUMNS: dict[str, Callable[[str, str], Any]] = {
+    "movieId": _whole_number,
+    "avg_rating": _decimal_number,
+    "num_ratings": _whole_number,
+}

@@ -1,13 +1,16 @@
-"""DATABASE_URL comes from the environment or from a mounted file, never from an argument."""
+"""The defaults, and DATABASE_URL, which comes from the environment or a mounted file and never from an argument."""
 
 import os
 from pathlib import Path
 
 from movielens_store.errors import BadInput
 
+DEFAULT_TABLE = "movie_rankings"
+EXAMPLE_URL = "mysql://USER:PASSWORD@HOST:3306/DATABASE"
+
 
 def database_url() -> str:
-    """The value of DATABASE_URL, or the content of the file that DATABASE_URL_FILE names.
+    """Return the value of DATABASE_URL, or the content of the file that DATABASE_URL_FILE names.
 
     Raises BadInput where neither or both are set, or the file cannot be read.
     """
@@ -24,8 +27,5 @@ def database_url() -> str:
         if not value:
             raise BadInput(f"DATABASE_URL_FILE: {path} is empty")
     if not value:
-        raise BadInput(
-            "set DATABASE_URL, such as mysql://USER:PASSWORD@HOST:3306/DATABASE, or DATABASE_URL_FILE, "
-            "a file that holds it"
-        )
+        raise BadInput(f"set DATABASE_URL, such as {EXAMPLE_URL}, or DATABASE_URL_FILE, a file that holds it")
     return value

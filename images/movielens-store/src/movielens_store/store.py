@@ -6,8 +6,9 @@ from datetime import date
 from sqlalchemy import Column, Date, Double, Integer, MetaData, String, Table, delete, insert
 from sqlalchemy.dialects import mysql
 
-from movielens_store.database import connect, parse_database_url, take_turn
+from movielens_store.database import begin_exclusively, connect, parse_database_url
 from movielens_store.rankings import Ranking
+from movielens_store.settings import DEFAULT_TABLE
 
 
 def store_rankings(
@@ -16,25 +17,26 @@ def store_rankings(
     *,
     interval_start: date,
     pipeline: str,
-    table: str = "movie_rankings",
+    table: str = DEFAULT_TABLE,
 ) -> int:
-    """Replaces what the table holds for this pipeline and interval by `rankings`, in one transaction.
+    """Replace the rows of this pipeline and interval in the table by `rankings`, in one transaction.
 
     Positions count from 1 in the order of `rankings`; an empty sequence leaves the interval without rows. The table
-    is created where it is missing. Returns the number of rows that were replaced.
+    is created where it is missing. Return the number of rows that were replaced.
 
-    Raises BadInput for a database URL that cannot be used, StoreFailed where the database cannot be reached or
-    refuses; the rows are then as they were.
+    Raises BadInput for a database URL that cannot be used, StoreFailed where the database is not reachable or
+    refuses a statement; the rows are then as they were.
     """
     target = _rankings_table(table)
-    key = {"pipeline": pipeline, "interval_start": interval_start}
     with connect(parse_database_url(database_url)) as connection:
-        take_turn(connection, table)
+        begin_exclusively(connection, table)
         target.create(connection, checkfirst=True)
-        replaced = connection.execute(delete(target).filter_by(**key)).rowcount
+        delete_interval = delete(target).filter_by(pipeline=pipeline, interval_start=interval_start)
+        replaced = connection.execute(delete_interval).rowcount
         if rankings:  # an INSERT of no rows would be one row of defaults
             rows = [
-                {**key, "position": position, **ranking._asdict()} for position, ranking in enumerate(rankings, start=1)
+                dict(zip(target.columns.keys(), (pipeline, interval_start, position, *ranking), strict=True))
+                for position, ranking in enumerate(rankings, start=1)
             ]
             connection.execute(insert(target), rows)
         connection.commit()
@@ -42,7 +44,7 @@ def store_rankings(
 
 
 def _rankings_table(name: str) -> Table:
-    # MySQL compares text without regard to case by default: "Docker" would then replace the rows of "docker".
+    # MySQL compares text without regard to case by default: "Docker" would replace the rows of "docker".
     exact_text = String(64).with_variant(mysql.VARCHAR(64, charset="ascii", collation="ascii_bin"), "mysql")
     return Table(
         name,
