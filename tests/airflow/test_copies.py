@@ -1,10 +1,10 @@
 """Two projects hold a copy of one module, since neither may depend on the other: the copies are the same."""
 
-from pathlib import Path
-
 import pytest
 
-IMAGES = Path(__file__).parents[1] / "images"
+from course.paths import REPO
+
+IMAGES = REPO / "images"
 
 
 @pytest.mark.parametrize("path", ["src/movielens_{}/atomic_write.py", "tests/test_atomic_write.py"])
