@@ -201,11 +201,12 @@ def registry_check(connection: str) -> None:
     The connection is one of the stack, or that of the variable AIRFLOW_CONN_... where it is set here.
     """
     from course import stack
-    from course.paths import REPO
+    from course.paths import PLUGINS
 
     if f"AIRFLOW_CONN_{connection.upper()}" in os.environ:
-        command = [sys.executable, str(REPO / "plugins" / "docker_registry_check.py"), connection]
-        raise SystemExit(subprocess.run(command, check=False).returncode)
+        command = [sys.executable, "-m", "docker_registry.check", connection]
+        environment = os.environ | {"PYTHONPATH": str(PLUGINS)}
+        raise SystemExit(subprocess.run(command, env=environment, check=False).returncode)
     raise SystemExit(stack.run_registry_check(connection))
 
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import click
 
 from course.months import Month
-from course.paths import AIRFLOW_HOME, API_COMMAND, DAGS, DATABASE, HOME, LOGS, RESULTS, movielens_data, shown
+from course.paths import AIRFLOW_HOME, API_COMMAND, DAGS, DATABASE, HOME, LOGS, PLUGINS, RESULTS, movielens_data, shown
 from course.processes import Command, child
 
 SEED = 1
@@ -82,6 +82,7 @@ def airflow_environment(api: Api, database: Path = DATABASE, results: Path = RES
         "NO_PROXY": ",".join(filter(None, [os.environ.get("NO_PROXY"), api.host])),  # a proxy would not find the API
         "AIRFLOW_HOME": str(AIRFLOW_HOME),
         "AIRFLOW__CORE__DAGS_FOLDER": str(DAGS),
+        "AIRFLOW__CORE__PLUGINS_FOLDER": str(PLUGINS),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW_CONN_MOVIELENS": json.dumps(movielens),
         "AIRFLOW_CONN_MOVIES_DB": json.dumps({"conn_type": "sqlite", "host": str(database)}),

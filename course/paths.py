@@ -5,6 +5,7 @@ from pathlib import Path
 
 REPO = Path(__file__).resolve().parent.parent
 DAGS = REPO / "dags"
+PLUGINS = REPO / "plugins"
 API_COMMAND = REPO / "movielens-api" / ".venv" / "bin" / "movielens-api"
 
 HOME = Path(os.environ.get("COURSE_HOME", REPO / ".course")).resolve()

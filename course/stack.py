@@ -151,8 +151,7 @@ def run_airflow(arguments: Sequence[str]) -> int:
 
 def run_registry_check(connection: str) -> int:
     """Try a connection to a registry in a container of its own beside the stack; return the exit code."""
-    script = "/opt/airflow/plugins/docker_registry_check.py"
-    return _run_beside(["--entrypoint", "python", "airflow-cli", script, connection])
+    return _run_beside(["--entrypoint", "python", "airflow-cli", "-m", "docker_registry.check", connection])
 
 
 def _run_beside(what: list[str]) -> int:

@@ -29,8 +29,9 @@ def resolve_images(params: dict) -> dict[str, str]:
 
     A registry that is down may be up at the next try. A tag that is not there is not there then either.
     """
-    from docker_registry import DockerRegistryHook  # here, because the file is parsed often and this task runs once
-    from docker_registry_api import LASTING
+    # imported here, because the file is parsed often and this task runs once
+    from docker_registry.api import LASTING
+    from docker_registry.hook import DockerRegistryHook
 
     registry = DockerRegistryHook(REGISTRY)
     images = {}

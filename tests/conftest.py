@@ -21,6 +21,7 @@ os.environ |= {
     "COURSE_HOME": str(HOME),
     "AIRFLOW_HOME": str(HOME / "airflow"),
     "AIRFLOW__CORE__DAGS_FOLDER": str(REPO / "dags"),
+    "AIRFLOW__CORE__PLUGINS_FOLDER": str(REPO / "plugins"),
     "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
 }
 

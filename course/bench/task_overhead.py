@@ -18,7 +18,7 @@ from course import cluster, images
 from course.bench.figures import TaskOverhead
 from course.bench.measuring import measure
 from course.doctor import Finding, check_cluster, check_engine
-from course.paths import DAGS, HOME, REPO
+from course.paths import DAGS, HOME, PLUGINS, REPO
 from course.processes import Command
 from course.settings import setting
 
@@ -40,6 +40,7 @@ def measure_tasks(runs: int, console: Console) -> list[TaskOverhead]:
         env = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW_")} | {
             "AIRFLOW_HOME": str(Path(folder, "airflow")),
             "AIRFLOW__CORE__DAGS_FOLDER": str(DAGS),
+            "AIRFLOW__CORE__PLUGINS_FOLDER": str(PLUGINS),
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         }
         Path(folder, "airflow").mkdir()

@@ -21,7 +21,7 @@ from support.plain_python import ratings_of, rows_of
 
 from course.embedded import Api
 from course.images import VERSION
-from course.paths import AIRFLOW_HOME, REPO
+from course.paths import AIRFLOW_HOME
 from course.registry import push
 
 pytestmark = pytest.mark.docker
@@ -54,7 +54,6 @@ def pipeline(docker_engine: Engine, registry: Api, airflow_database: None) -> It
     """All that DAG 04 needs, in a stack of its own, with the images in the registry."""
     fields = {"host": registry.host, "port": registry.port, "login": registry.user, "password": registry.password}
     with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(REPO / "plugins")  # as Airflow does
         patch.setenv("COURSE_STACK", docker_engine.name)
         patch.setenv("AIRFLOW_CONN_COURSE_REGISTRY", json.dumps({"conn_type": "docker"} | fields))
         patch.setenv("REGISTRY_PORT", str(registry.port))

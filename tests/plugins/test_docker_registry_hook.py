@@ -23,6 +23,23 @@ from airflow.providers.docker.hooks.docker import DockerHook
 from airflow.sdk import Connection
 from docker.errors import APIError
 from docker.errors import ImageNotFound as NoSuchImage
+from docker_registry.api import (
+    BODY_LIMIT,
+    AccessDenied,
+    BadAnswer,
+    DigestMismatch,
+    DockerRegistryError,
+    ImageNotFound,
+    InvalidReference,
+    LoginRefused,
+    PlatformNotFound,
+    Registry,
+    RegistrySettingsError,
+    RegistryUnavailable,
+    RepositoryNotFound,
+    TagNotFound,
+)
+from docker_registry.hook import DockerRegistryHook, EngineError, InvalidArchive, PushFailed
 from support.docker_engine import Engine, engine
 from support.registry_servers import (
     JSON_KEY,
@@ -39,28 +56,7 @@ from support.registry_servers import (
     start_registry,
 )
 
-from course.paths import REPO
-
-PLUGINS = REPO / "plugins"
-sys.path.append(str(PLUGINS))  # as Airflow does with its plugins folder
-
-from docker_registry import DockerRegistryHook, EngineError, InvalidArchive, PushFailed  # noqa: E402
-from docker_registry_api import (  # noqa: E402
-    BODY_LIMIT,
-    AccessDenied,
-    BadAnswer,
-    DigestMismatch,
-    DockerRegistryError,
-    ImageNotFound,
-    InvalidReference,
-    LoginRefused,
-    PlatformNotFound,
-    Registry,
-    RegistrySettingsError,
-    RegistryUnavailable,
-    RepositoryNotFound,
-    TagNotFound,
-)
+from course.paths import PLUGINS
 
 MakeHook = Callable[..., DockerRegistryHook]
 SaveImage = Callable[..., Path]
@@ -998,4 +994,4 @@ def test_the_type_of_a_connection_leads_to_the_hook_wherever_the_plugins_folder_
     )
     environment = os.environ | {"AIRFLOW__CORE__PLUGINS_FOLDER": str(PLUGINS), "AIRFLOW_HOME": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", ask], env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "docker_registry DockerRegistryHook x"
+    assert done.stdout.splitlines()[-1] == "docker_registry.hook DockerRegistryHook x"

@@ -15,6 +15,8 @@ import requests
 from airflow.providers.docker.hooks.docker import DockerHook
 from airflow.sdk import Connection
 from docker.errors import APIError
+from docker_registry import check as registry_check
+from docker_registry.logins import ZEROS, kind_of, mistakes, runs_out
 from support.docker_engine import Engine, engine, image
 from support.registry_servers import (
     JSON_KEY,
@@ -29,13 +31,7 @@ from support.registry_servers import (
     serve,
 )
 
-from course.paths import REPO
-
-PLUGINS = REPO / "plugins"
-sys.path.append(str(PLUGINS))  # as Airflow does with its plugins folder
-
-import docker_registry_check  # noqa: E402
-from registry_logins import ZEROS, kind_of, mistakes, runs_out  # noqa: E402
+from course.paths import PLUGINS
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 LATER, EARLIER = int(NOW.timestamp()) + 10**9, int(NOW.timestamp()) - 10**7
@@ -83,7 +79,7 @@ def check(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
         fields = {"conn_type": "docker_registry"} | fields | {"extra": json.dumps(fields.get("extra", {}))}
         connection = Connection(conn_id="tried", **fields)
         monkeypatch.setenv("AIRFLOW_CONN_TRIED", connection.as_json() if form == "json" else connection.get_uri())
-        works = docker_registry_check.check(Connection.get("tried"))
+        works = registry_check.check(Connection.get("tried"))
         output = capsys.readouterr()
         assert output.err == ""
         lines = told(without_secrets(output.out, str(fields.get("password", ""))))
@@ -96,13 +92,13 @@ def check(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
 def find_here(conn_id: str, monkeypatch: pytest.MonkeyPatch) -> Connection:
     """Find a connection in this process, and leave its environment as it was."""
     monkeypatch.setenv("_AIRFLOW_PROCESS_CONTEXT", "server")
-    return docker_registry_check.find(conn_id)
+    return registry_check.find(conn_id)
 
 
 def run_command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run the check as a command of its own."""
     done = subprocess.run(
-        [sys.executable, "-m", "docker_registry_check", *arguments],
+        [sys.executable, "-m", "docker_registry.check", *arguments],
         env=os.environ | {"PYTHONPATH": str(PLUGINS)} | environment,
         capture_output=True,
         text=True,
@@ -394,9 +390,9 @@ def test_it_runs_in_a_container_of_airflow(docker_engine: Engine, passwords: Run
     fields = {"conn_type": "docker_registry", "host": passwords.address, "login": "_json_key", "password": JSON_KEY}
     code, output = docker_engine.run(
         image("airflow-lean"),
-        *("/opt/airflow/plugins/docker_registry_check.py", "course_registry"),
+        *("-m", "docker_registry.check", "course_registry"),
         entrypoint=["python"],
-        environment={"AIRFLOW_CONN_COURSE_REGISTRY": json.dumps(fields)},
+        environment={"PYTHONPATH": "/opt/airflow/plugins", "AIRFLOW_CONN_COURSE_REGISTRY": json.dumps(fields)},
         volumes={str(PLUGINS): {"bind": "/opt/airflow/plugins", "mode": "ro"}},
         network_mode="host",
     )
@@ -450,7 +446,7 @@ def test_a_certificate_that_does_not_hold_is_told_from_one_of_another_name(certi
 def test_where_nothing_or_no_registry_answers_that_is_said(check: Check, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, and never answers
         address = f"127.0.0.1:{silent.getsockname()[1]}"
-        monkeypatch.setattr(docker_registry_check, "TIMEOUT", 0.2)
+        monkeypatch.setattr(registry_check, "TIMEOUT", 0.2)
         assert "timed out" in check(host=address)[1]["answer"][0]
     monkeypatch.undo()
     assert "127.0.0.1 is the container itself" in check(host=address)[1]["mend"][0]
@@ -484,9 +480,9 @@ def test_a_key_put_into_a_uri_as_it_is_is_noticed(
 ) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_RAW", f"docker://_json_key:{key}@gcr.io")
     try:
-        assert not docker_registry_check.check(find_here("raw", monkeypatch))
+        assert not registry_check.check(find_here("raw", monkeypatch))
         words = capsys.readouterr().out
-    except docker_registry_check.NoConnection as error:
+    except registry_check.NoConnection as error:
         words = str(error)
     assert "percent-encode" in words
     assert "MIIEv" not in words
@@ -524,11 +520,11 @@ def test_the_command_tells_by_its_exit_code_and_by_plain_lines() -> None:
 
 def test_the_command_explains_itself_and_refuses_bad_arguments(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
-        docker_registry_check.main(["--help"])
+        registry_check.main(["--help"])
     assert "Exit code 0" in capsys.readouterr().out
     for arguments in ([], ["one", "two"], ["--all"]):
         with pytest.raises(SystemExit, match="2"):
-            docker_registry_check.main(arguments)
+            registry_check.main(arguments)
         assert capsys.readouterr().out == ""
 
 
@@ -546,7 +542,7 @@ def test_a_connection_that_cannot_be_read_is_told_in_one_line(
 ) -> None:
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(docker_registry_check.NoConnection) as caught:
+    with pytest.raises(registry_check.NoConnection) as caught:
         find_here("course", monkeypatch)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -584,9 +580,9 @@ def test_connections_of_airflows_database_are_found_with_every_byte(airflow_data
 
 def test_the_command_leaves_nothing_in_a_home_that_has_no_airflow(tmp_path: Path) -> None:
     value = json.dumps({"conn_type": "docker", "host": "127.0.0.1:1"})
-    command = [sys.executable, str(PLUGINS / "docker_registry_check.py"), "tried"]
+    command = [sys.executable, "-m", "docker_registry.check", "tried"]
     for connection in ({"AIRFLOW_CONN_TRIED": value}, {}):
-        env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)} | connection
+        env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PYTHONPATH": str(PLUGINS)} | connection
         done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
         assert done.returncode == (1 if connection else 2), done.stderr
         assert list(tmp_path.iterdir()) == []

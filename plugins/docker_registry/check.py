@@ -1,6 +1,6 @@
 """Tries the connection to an image registry, and explains the answer.
 
-    python plugins/docker_registry_check.py course_registry
+    PYTHONPATH=plugins python -m docker_registry.check course_registry
 
 The connection is found as Airflow's own command line finds it, and tried with DockerRegistryHook. Each line of the
 output is `what: words`, and the password is in none. Exit code 0: the login works; 1: it does not, and the lines `mend`
@@ -28,8 +28,8 @@ import structlog
 from airflow.configuration import conf
 from airflow.sdk import Connection
 from airflow.sdk.exceptions import AirflowNotFoundException
-from docker_registry import DockerRegistryHook
-from docker_registry_api import (
+
+from docker_registry.api import (
     DockerRegistryError,
     LoginRefused,
     Registry,
@@ -37,7 +37,8 @@ from docker_registry_api import (
     RegistryUnavailable,
     is_loopback,
 )
-from registry_logins import kind_of, look_swapped, mistakes, runs_out
+from docker_registry.hook import DockerRegistryHook
+from docker_registry.logins import kind_of, look_swapped, mistakes, runs_out
 
 TIMEOUT = 10  # seconds without a word from the registry
 
@@ -49,7 +50,7 @@ class NoConnection(Exception):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Check the connection that the arguments name; return the exit code. Bad arguments end the program with 2."""
     parser = argparse.ArgumentParser(
-        prog="docker_registry_check",
+        prog="python -m docker_registry.check",
         description="Try an Airflow connection to an image registry, and explain the answer.",
         epilog="Exit code 0: the login works; 1: it does not; 2: no such connection.",
     )

@@ -1,8 +1,8 @@
 """`DockerRegistryHook`: what Airflow asks of an image registry, by a connection.
 
     hook = DockerRegistryHook(registry_conn_id="course_registry")
-    digest = hook.load_image(repository="movielens-rank", tag="0.1.0", image_path="/data/movielens-rank.tar")
-    assert digest == hook.get_image_digest(repository="movielens-rank", tag="0.1.0")
+    digest = hook.load_image(repository="movielens-rank", tag="1.2.0", image_path="/data/movielens-rank.tar")
+    assert digest == hook.get_image_digest(repository="movielens-rank", tag="1.2.0")
 
 The connection has the fields that DockerHook reads from it, so one connection serves DockerOperator and this hook:
 
@@ -17,7 +17,7 @@ The connection has the fields that DockerHook reads from it, so one connection s
               email, reauth are DockerHook's
 
 `ca_cert` and `insecure` are for this hook. The engine, which does the push, has its own settings for that.
-A connection of any type serves; the type `docker_registry` has the form and the Test button (docker_registry_form.py).
+A connection of any type serves; the type `docker_registry` has the form and the Test button (form.py).
 """
 
 import json
@@ -35,7 +35,9 @@ from urllib.parse import urlsplit
 import docker  # type: ignore[import-untyped] # ships no types
 from airflow.sdk import BaseHook, Connection
 from docker.errors import APIError, DockerException, ImageLoadError, NotFound  # type: ignore[import-untyped]
-from docker_registry_api import (
+from requests.exceptions import RequestException
+
+from docker_registry.api import (
     TAG,
     AccessDenied,
     DigestMismatch,
@@ -46,7 +48,6 @@ from docker_registry_api import (
     RegistrySettingsError,
     is_loopback,
 )
-from requests.exceptions import RequestException
 
 ARCHIVE_INDEX_LIMIT = 4 * 1024 * 1024  # bytes of manifest.json in an archive
 TRUE = ("y", "yes", "t", "true", "on", "1")  # as DockerHook reads its extras

@@ -1,7 +1,7 @@
 """What Airflow's connection form shows for the type `docker_registry`.
 
 Airflow learns of connection types from packages only, by the entry point `apache_airflow_provider`; a plugin cannot
-register one. The folder course_docker_registry-0.1.0.dist-info makes this folder a package, without an installation.
+register one. The folder course_docker_registry-1.0.dist-info makes this folder a package, without an installation.
 """
 
 from typing import Any
@@ -16,7 +16,7 @@ def get_provider_info() -> dict[str, Any]:
         "connection-types": [
             {
                 "connection-type": "docker_registry",
-                "hook-class-name": "docker_registry.DockerRegistryHook",
+                "hook-class-name": "docker_registry.hook.DockerRegistryHook",
                 "hook-name": "Docker Registry",
                 "ui-field-behaviour": {
                     "hidden-fields": ["schema"],
