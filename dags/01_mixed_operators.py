@@ -7,7 +7,6 @@ names the folder for the files. Three operators, three interfaces, and pandas on
 """
 
 import csv
-import re
 from datetime import timedelta
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from airflow.providers.http.operators.http import HttpOperator
 from airflow.providers.standard.operators.python import PythonOperator
 from airflow.sdk import DAG
 from movie_ratings import END, FIRST_MONTH, MONTHLY, PARAMS, RANKINGS, START, interval
+from requests import HTTPError
 from tenacity import retry_if_exception, stop_after_delay, wait_exponential_jitter
 
 RATINGS_CSV = "{{ var.value.get('data_dir', '/data') }}/ratings/" + START + ".csv"
@@ -31,21 +31,24 @@ CREATE TABLE IF NOT EXISTS movie_rankings (
     PRIMARY KEY (pipeline, interval_start, position)
 )
 """
-DELETE_INTERVAL = f"""
-DELETE FROM movie_rankings WHERE pipeline = '{{{{ dag.dag_id }}}}' AND interval_start = '{START}'
-"""  # noqa: S608 (a template of our own names)
+DELETE_INTERVAL = """
+DELETE FROM movie_rankings WHERE pipeline = '{{ dag.dag_id }}' AND interval_start = '{{ interval().start }}'
+"""
 
 
 def next_page(response):
-    """Tell HttpOperator the parameters of the page after this one; None after the last."""
+    """Return the parameters of the page after this one, for HttpOperator; None after the last."""
     page = response.json()
     offset = page["offset"] + page["limit"]
     return {"data": {"offset": offset}} if offset < page["total"] else None
 
 
 def may_pass(error):
-    """Tell whether to ask again: a 429, a 5xx or a broken connection may pass, any other 4xx will not."""
-    return not re.match(r"4(?!29)\d\d:", str(error))
+    """Return whether to ask again: after a 429, a 5xx or a broken connection, but not after any other 4xx."""
+    refusal = error.__context__  # HttpHook raises its own exception while it handles that of requests
+    if not isinstance(refusal, HTTPError):
+        return True
+    return refusal.response.status_code == 429 or refusal.response.status_code >= 500
 
 
 def save_ratings(responses, task, **context):
@@ -77,7 +80,7 @@ def rank_ratings(ratings_csv, rankings_csv):
 
 
 def insert_rankings(path, pipeline, interval_start):
-    """Make the INSERT for the rankings in a file. Numbers only, so there is nothing to quote."""
+    """Return the INSERT for the rankings in a file. They are numbers only, so there is nothing to quote."""
     with Path(path).open(newline="") as file:
         rows = [(int(movie), float(score), int(count)) for movie, score, count in list(csv.reader(file))[1:]]
     if not rows:

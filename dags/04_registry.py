@@ -14,8 +14,20 @@ from datetime import timedelta
 from airflow.sdk import DAG, Param, task
 from airflow.sdk.exceptions import AirflowFailException, AirflowNotFoundException
 from docker.types import Mount
-from movie_ratings import DAILY, FETCH, FIRST_MONTH, PARAMS, RANK, RANKINGS, STACK, STORE, TAG, month_of_interval
-from task_container import TaskContainer
+from movie_ratings import (
+    DAILY,
+    END,
+    FIRST_MONTH,
+    PARAMS,
+    RANKINGS,
+    RANKINGS_CSV,
+    RATINGS_CSV,
+    STACK,
+    START,
+    TAG,
+    month_of_interval,
+)
+from resilient_docker import ResilientDockerOperator
 
 REGISTRY = "course_registry"  # the connection
 IMAGES = ["movielens-fetch", "movielens-rank", "movielens-store"]
@@ -25,9 +37,9 @@ DATA = Mount(target="/data", source=f"{STACK}-data", type="volume")
 
 @task
 def resolve_images(params: dict) -> dict[str, str]:
-    """Name the image of each task by its digest, as the engine calls it: registry/course/NAME@sha256:...
+    """Return the image of each task, named by its digest as the engine does: registry/course/NAME@sha256:...
 
-    A registry that is down may be up at the next try. A tag that is not there is not there then either.
+    A registry that is down may be up at the next try. A tag that does not exist will not exist then either.
     """
     # imported here, because the file is parsed often and this task runs once
     from docker_registry.api import LASTING
@@ -49,7 +61,7 @@ def resolve_images(params: dict) -> dict[str, str]:
 
 @task(outlets=[RANKINGS])
 def record_images(images: dict[str, str], *, outlet_events) -> None:
-    """Write on the event of the asset which images made the rows."""
+    """Record in the event of the asset which images made the rows."""
     outlet_events[RANKINGS].extra = images
 
 
@@ -82,12 +94,13 @@ with DAG(
         "retries": 2,
         "retry_delay": timedelta(seconds=10),
         "docker_conn_id": REGISTRY,  # the engine logs in with it
-        # Without it an engine that has an image of this name never asks the registry for a newer one. TaskContainer
-        # leaves it out for a digest: what is here cannot be another image, and runs also while the registry is down.
+        # Without it an engine that has an image of this name never asks the registry for a newer one. For a digest
+        # ResilientDockerOperator ignores it: a local image of that digest cannot be another, registry or not.
         "force_pull": True,
         "network_mode": STACK,
         "mount_tmp_dir": False,
         "auto_remove": "force",
+        "labels": {"course.stack": STACK},
         "mem_limit": "512m",
         "cpus": 0.5,
     },
@@ -96,10 +109,10 @@ with DAG(
 ):
     images = resolve_images()
 
-    fetch_ratings = TaskContainer(
+    fetch_ratings = ResilientDockerOperator(
         task_id="fetch_ratings",
         image=images["movielens-fetch"],
-        command=FETCH,
+        command=["--start_date", START, "--end_date", END, "--output_path", RATINGS_CSV],
         environment={
             "MOVIELENS_HOST": "http://movielens-api:5000",
             "MOVIELENS_USER": "course",
@@ -111,14 +124,18 @@ with DAG(
         ],
     )
 
-    rank_movies = TaskContainer(
-        task_id="rank_movies", image=images["movielens-rank"], command=RANK, mounts=[DATA], network_mode="none"
+    rank_movies = ResilientDockerOperator(
+        task_id="rank_movies",
+        image=images["movielens-rank"],
+        command=["--input_path", RATINGS_CSV, "--output_path", RANKINGS_CSV],
+        mounts=[DATA],
+        network_mode="none",
     )
 
-    store_rankings = TaskContainer(
+    store_rankings = ResilientDockerOperator(
         task_id="store_rankings",
         image=images["movielens-store"],
-        command=STORE,
+        command=["--input_path", RANKINGS_CSV, "--interval_start", START, "--pipeline", "{{ dag.dag_id }}"],
         environment={"DATABASE_URL_FILE": "/run/secrets/database/url"},
         mounts=[
             DATA,

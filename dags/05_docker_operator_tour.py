@@ -11,11 +11,13 @@ from docker.types import Mount
 from movie_ratings import STACK, image
 
 VOLUME = f"{STACK}-tour"
+# They find what a killed worker leaves: docker ps --all --filter label=course.dag_id=05_docker_operator_tour
+LABELS = {"course.stack": STACK, "course.dag_id": "05_docker_operator_tour"}
 
 
 @task
 def remove_container(container_id: str) -> str:
-    """Remove a container, running or not, and tell the state it was in."""
+    """Remove a container, even a running one, and return the state it was in."""
     [container] = docker.from_env().containers.list(all=True, filters={"id": container_id})
     container.remove(force=True)
     return container.status
@@ -32,7 +34,7 @@ with DAG(
         "network_mode": "none",
         "mount_tmp_dir": False,  # its default mounts a folder of the worker, which the engine may not see
         "auto_remove": "force",
-        "labels": {"course.stack": STACK},  # docker ps --all --filter label=course.stack=course
+        "labels": LABELS,
     },
     tags=["docker", "tour"],
     doc_md=__doc__,
@@ -96,13 +98,13 @@ with DAG(
             command="grep /scratch /proc/mounts",
         )
 
-    # What a task hands on, besides files.
+    # What a task passes on, besides files.
     with TaskGroup("xcom"):
         # the last line of the output, as a text
         DockerOperator(task_id="last_line", command="sh -c 'echo one; echo two; echo three'")
         # all lines, as a list; it goes into Airflow's database, so not for much output
         DockerOperator(task_id="all_lines", command="sh -c 'echo one; echo two; echo three'", xcom_all=True)
-        # stderr is in the same stream, and so in the log and in XCom: what is handed on here is the warning
+        # stderr is in the same stream, and so in the log and in XCom: what is passed on here is the warning
         DockerOperator(task_id="stderr_comes_last", command="sh -c 'echo result; sleep 0.5; echo warning >&2'")
 
         # To be preferred: one line of JSON, printed last, and read where it is needed.
@@ -169,7 +171,7 @@ with DAG(
         DockerOperator(task_id="shm_size", shm_size=128 << 20, command="grep /dev/shm /proc/mounts")
 
     with TaskGroup("network"):
-        # --network none: nobody to talk to
+        # --network none: nothing to talk to but itself
         DockerOperator(task_id="none", network_mode="none", command="ls /sys/class/net", xcom_all=True)
         # --network bridge, Docker's default. On a network of your own, as in DAG 02, containers have names too.
         DockerOperator(task_id="bridge", network_mode="bridge", command="ls /sys/class/net", xcom_all=True)
@@ -189,14 +191,14 @@ with DAG(
             xcom_all=True,
         )
 
-    # What becomes of the container. A container's name as a host is its id.
+    # What happens to the container at its end. A container's host name is its id.
     with TaskGroup("auto_remove"):
         # The default: it stays, with its files and its log, until somebody removes it.
         never = DockerOperator(task_id="never", auto_remove="never", command="hostname")
         remove_container(never.output)
-        # --rm: it goes when it ended, well or not. But one that still runs when the task is out of time runs on.
+        # --rm: it is removed at its end, success or failure. But one that still runs when the task times out runs on.
         DockerOperator(task_id="success", auto_remove="success", command="hostname")
-        # That one goes too.
+        # That one is removed too.
         DockerOperator(task_id="force", auto_remove="force", command="hostname")
 
     # DockerOperator cannot be deferred: until the container ends, it holds a slot of the worker. For the work of hours,
@@ -206,25 +208,25 @@ with DAG(
 
         @task
         def start() -> str:
-            """Start a container, as docker run --detach, and give its id."""
+            """Start a container, as docker run --detach, and return its id."""
             container = docker.from_env().containers.run(
                 image("movielens-rank"),
                 ["sleep", "3"],
                 entrypoint=[],
                 network_mode="none",
-                labels={"course.stack": STACK},
+                labels=LABELS,
                 detach=True,
             )
             return container.id
 
         @task.sensor(mode="reschedule", poke_interval=2, timeout=600)
         def ended(container_id: str) -> bool:
-            """Tell whether the container has ended. Raises RuntimeError when it failed."""
+            """Return whether the container has ended. Raises RuntimeError when it failed."""
             state = docker.from_env().containers.get(container_id).attrs["State"]
             if state["Status"] == "exited" and state["ExitCode"] != 0:
                 raise RuntimeError(f"the container ended with exit code {state['ExitCode']}")
             return state["Status"] == "exited"
 
         started = start()
-        # a teardown runs whatever became of the rest
+        # a teardown runs however the rest ended
         ended(started) >> remove_container(started).as_teardown(setups=started)

@@ -9,8 +9,8 @@ from airflow.sdk import DAG, TaskGroup, task
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from kubernetes.client import models as k8s
 from movie_ratings import PULL_POLICY, image
-from pod_problem import ended
-from task_pod import CONNECT, RESTRICTED
+from resilient_kubernetes.pod_diagnosis import CONNECT, ended
+from resilient_kubernetes.restricted import RESTRICTED
 
 LABELS = {"app.kubernetes.io/part-of": "airflow-in-containers", "app.kubernetes.io/name": "tour"}
 # The namespace's quota takes no pod that does not say what it needs.
@@ -18,9 +18,11 @@ RESOURCES = k8s.V1ResourceRequirements(
     requests={"cpu": "100m", "memory": "128Mi"}, limits={"cpu": "1", "memory": "256Mi"}
 )
 
+SERVICE_ACCOUNT = "task"  # it has no rights in the cluster
+
 
 def cluster():
-    """Give the client and the namespace that the connection kubernetes_default leads to."""
+    """Return the client and the namespace that the connection kubernetes_default leads to."""
     # Imports that only a running task needs stand in the task: this file is read again and again.
     from airflow.providers.cncf.kubernetes.hooks.kubernetes import KubernetesHook
 
@@ -32,7 +34,7 @@ def cluster():
 
 
 def labels_of(run_id):
-    """Label the pods that the client makes in a run, so that they are found again, whoever still knows their names."""
+    """Return the labels of the pods that the client makes in a run: they find even a pod whose name no task knows."""
     from airflow.providers.cncf.kubernetes.pod_generator import make_safe_label_value
 
     # a value has 63 characters at most, and no colon, which each run_id has
@@ -40,7 +42,7 @@ def labels_of(run_id):
 
 
 def pods_of(run_id):
-    """List them."""
+    """Return the pods that the client made in a run."""
     core, namespace = cluster()
     selector = ",".join(f"{name}={value}" for name, value in labels_of(run_id).items())
     return core.list_namespaced_pod(namespace, label_selector=selector).items
@@ -49,7 +51,7 @@ def pods_of(run_id):
 # kubectl version, and kubectl config view --minify
 @task
 def connect() -> dict:
-    """Tell where the connection leads. Nothing else starts when it leads nowhere."""
+    """Return where the connection leads. Nothing else starts when it leads nowhere."""
     from kubernetes.client import VersionApi
 
     core, namespace = cluster()
@@ -60,7 +62,7 @@ def connect() -> dict:
 # kubectl run client --image=course/movielens-rank:0.1.0 --restart=Never --command -- sh -c '...'
 @task
 def create_pod(command: list[str], run_id=None) -> str:
-    """Create a pod, and tell the name that the cluster gave it. It starts when a node takes it."""
+    """Create a pod, and return the name that the cluster gave it. It starts once a node has room for it."""
     core, namespace = cluster()
     container = k8s.V1Container(
         name="base",
@@ -73,10 +75,10 @@ def create_pod(command: list[str], run_id=None) -> str:
     )
     spec = k8s.V1PodSpec(
         containers=[container],
-        restart_policy="Never",  # the default, Always, starts again whatever ended, well or not
-        active_deadline_seconds=40,  # the cluster ends it then, even when nobody looks any more
+        restart_policy="Never",  # the default, Always, restarts a container even after success
+        active_deadline_seconds=40,  # the cluster ends it then, even when no task watches it any more
         enable_service_links=False,
-        service_account_name=RESTRICTED["service_account_name"],
+        service_account_name=SERVICE_ACCOUNT,
         automount_service_account_token=RESTRICTED["automount_service_account_token"],
         security_context=RESTRICTED["security_context"],
     )
@@ -87,7 +89,7 @@ def create_pod(command: list[str], run_id=None) -> str:
 # kubectl get pod client --watch
 @task
 def watch_pod(name: str) -> list[str]:
-    """Follow a pod to its end, well or not, and tell its phases. The cluster tells each change: nobody has to ask."""
+    """Watch a pod to its end, success or failure, and return its phases. The cluster sends each change: no polling."""
     from kubernetes import watch
 
     core, namespace = cluster()
@@ -111,9 +113,9 @@ def watch_pod(name: str) -> list[str]:
 # kubectl logs client
 @task
 def read_log(name: str) -> None:
-    """Copy a pod's log into Airflow's. It goes with the pod."""
+    """Copy a pod's log into Airflow's. The cluster deletes it with the pod."""
     core, namespace = cluster()
-    # As it came, and decoded here: client 36 would give the text "b'...'".
+    # Raw, and decoded here: client 36 would return the text "b'...'".
     log = core.read_namespaced_pod_log(name, namespace, _preload_content=False)
     print(log.data.decode())
 
@@ -121,7 +123,7 @@ def read_log(name: str) -> None:
 # kubectl get pod client --output=jsonpath='{.status.containerStatuses[0].state.terminated.message}'
 @task
 def result(name: str) -> str:
-    """Give what the pod wrote to /dev/termination-log, 4 KiB at most. Raises AirflowException when it failed."""
+    """Return what the pod wrote to /dev/termination-log, 4 KiB at most. Raises AirflowException when it failed."""
     core, namespace = cluster()
     pod = core.read_namespaced_pod(name, namespace)
     if problem := ended(pod, "base"):
@@ -133,14 +135,14 @@ def result(name: str) -> str:
 # kubectl get pods --selector=course/run=...
 @task
 def list_pods(run_id=None) -> list[str]:
-    """Tell name and phase of each pod that this run made. Each is there until it is deleted, ended or not."""
+    """Return name and phase of each pod that this run made. A pod exists until it is deleted, even after its end."""
     return [f"{pod.metadata.name} {pod.status.phase}" for pod in pods_of(run_id)]
 
 
 # kubectl delete pod --selector=course/run=... --grace-period=10
 @task
 def delete_pods(run_id=None) -> list[str]:
-    """Delete the pods that this run made, also those whose names no task handed on."""
+    """Delete the pods that this run made, even those whose names no task passed on. Return the names."""
     core, namespace = cluster()
     names = [pod.metadata.name for pod in pods_of(run_id)]
     for name in names:  # one that still runs gets a SIGTERM now, and a SIGKILL in ten seconds
@@ -160,7 +162,8 @@ with DAG(
         "container_resources": RESOURCES,
         "startup_timeout_seconds": 60,
         "startup_check_interval_seconds": 1,  # not 5, which every task would take
-        "on_finish_action": "delete_pod",  # the default: after a failure too
+        "on_finish_action": "delete_pod",  # the default: even after a failure
+        "service_account_name": SERVICE_ACCOUNT,
         **RESTRICTED,
     },
     tags=["kubernetes", "tour"],
@@ -168,16 +171,16 @@ with DAG(
 ):
     connected = connect()
 
-    # The client itself, for what no operator does. It does what one is told, and nothing else.
+    # The client itself, for what no operator does. It does what it is told, and nothing else.
     with TaskGroup("client") as client:
         created = create_pod(["sh", "-c", "echo ranking; echo '{\"rows\": 3}' > /dev/termination-log"])
-        # A teardown runs whatever became of the tasks between it and its setup. Whether the run failed, they decide.
+        # A teardown runs however the tasks between it and its setup ended. They decide whether the run failed.
         deleted = delete_pods().as_teardown(setups=connected)
         watch_pod(created) >> [read_log(created), result(created), list_pods()] >> deleted
 
     # Two pods, one after the other. KubernetesPodOperator does all of the above: it makes a pod, copies its log, fails
     # when it failed, deletes it. Nobody names a cluster or a namespace here: the connection kubernetes_default does.
-    # DAG 03 has a subclass, TaskPod, for what goes wrong all the same.
+    # DAG 03 has a subclass, ResilientKubernetesPodOperator, for what goes wrong all the same.
     #
     # No XCom: with do_xcom_push=True the first pod could write /airflow/xcom/return.json. A second container in it, the
     # sidecar, would wait until the worker has read that file, by `kubectl exec`. That takes
@@ -237,7 +240,7 @@ with DAG(
         }
     )
     def large_worker() -> dict[str, str]:
-        """Tell what this process may use: where it is no pod of KubernetesExecutor, what the machine gives it."""
+        """Return what this process may use: outside a pod of KubernetesExecutor, what the machine gives it."""
         import os
         from pathlib import Path
 

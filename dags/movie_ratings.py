@@ -21,7 +21,7 @@ class Interval(NamedTuple):
 
 @pass_context
 def interval(context: Context) -> Interval:
-    """Tell the interval of this run: the month in its params, else the data interval of its schedule.
+    """Return the interval of this run: the month in its params, else the data interval of its schedule.
 
     Raises AirflowFailException for a manual run that has neither. In Airflow 3 such a run has no data interval.
     """
@@ -35,7 +35,7 @@ def interval(context: Context) -> Interval:
 
 @pass_context
 def month_of_interval(context: Context) -> Interval:
-    """Tell the whole month in which the interval of this run begins, for a schedule that ranks it again each day."""
+    """Return the whole month in which the interval of this run begins, for a schedule that ranks it again each day."""
     return _month_of(timezone.parse(interval(context).start))
 
 
@@ -62,15 +62,12 @@ PARAMS = {
     )
 }
 
-# The task commands, for every version that runs the tasks as images: an image's entrypoint is its command.
+# The files of an interval, for every version that runs the tasks as images.
 RATINGS_CSV = f"/data/ratings/{START}.csv"
 RANKINGS_CSV = f"/data/rankings/{START}.csv"
-FETCH = ["--start_date", START, "--end_date", END, "--output_path", RATINGS_CSV]
-RANK = ["--input_path", RATINGS_CSV, "--output_path", RANKINGS_CSV]
-STORE = ["--input_path", RANKINGS_CSV, "--interval_start", START, "--pipeline", "{{ dag.dag_id }}"]
 
-
-# The name of the stack: its network, and what its volumes begin with. Tests run a second stack beside a learner's.
+# The name of the stack: its network, the prefix of its volumes, a label of its containers. Tests run a second stack
+# beside a learner's.
 STACK = os.environ.get("COURSE_STACK", "course")
 
 

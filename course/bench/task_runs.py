@@ -128,7 +128,7 @@ def run_container(task: Any) -> None:
 
 def run_pod(task: Any) -> None:
     """Make the pod that the task makes, watch it to its end, read its log, delete it."""
-    from kubernetes.watch import Watch  # type: ignore[import-untyped] # ships no types
+    from kubernetes.watch import Watch
 
     pod = task.build_pod_request_obj()
     name, namespace = pod.metadata.name, pod.metadata.namespace

@@ -25,7 +25,7 @@ from support.docker_engine import DockerPipeline, engine
 from support.plain_python import ratings_of, rows_of
 
 from course.embedded import Api, airflow_environment
-from course.paths import AIRFLOW_HOME, DAGS
+from course.paths import AIRFLOW_HOME, DAGS, PLUGINS
 
 DAG = "07_all_months"
 YEAR, END = "2019-01-01", "2020-01-01"
@@ -275,9 +275,13 @@ def test_nothing_is_left_on_the_engine(year: Year) -> None:
 @pytest.mark.parametrize(
     ("engine", "kind", "without"),
     [
-        (None, "TaskContainer", ["airflow.providers.cncf.kubernetes.operators", "task_pod"]),
-        ("docker", "TaskContainer", ["airflow.providers.cncf.kubernetes.operators", "task_pod"]),
-        ("kubernetes", "TaskPod", ["docker", "airflow.providers.docker.operators", "task_container"]),
+        (None, "ResilientDockerOperator", ["airflow.providers.cncf.kubernetes.operators", "resilient_kubernetes"]),
+        ("docker", "ResilientDockerOperator", ["airflow.providers.cncf.kubernetes.operators", "resilient_kubernetes"]),
+        (
+            "kubernetes",
+            "ResilientKubernetesPodOperator",
+            ["docker", "airflow.providers.docker.operators", "resilient_docker"],
+        ),
     ],
 )
 def test_the_engine_is_a_choice_and_the_other_one_is_not_even_imported(
@@ -294,7 +298,7 @@ print(json.dumps({{
 }}))
 """
     env = {name: value for name, value in os.environ.items() if name not in ("COURSE_ENGINE", "COURSE_MAX_ACTIVE")}
-    env |= {"PYTHONPATH": str(DAGS)} | ({"COURSE_ENGINE": engine} if engine else {})
+    env |= {"PYTHONPATH": f"{DAGS}:{PLUGINS}"} | ({"COURSE_ENGINE": engine} if engine else {})
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     parsed = json.loads(done.stdout.splitlines()[-1])
@@ -313,7 +317,7 @@ print(json.dumps({{
     ],
 )
 def test_a_setting_that_cannot_be_is_an_import_error_that_says_what_can(setting: str, value: str, message: str) -> None:
-    env = os.environ | {"PYTHONPATH": str(DAGS), setting: value}
+    env = os.environ | {"PYTHONPATH": f"{DAGS}:{PLUGINS}", setting: value}
     done = subprocess.run(
         [sys.executable, "-c", f"import importlib; importlib.import_module('{DAG}')"],
         env=env,

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
+from airflow.providers.docker.operators.docker import DockerOperator
 from support.dag_runs import load_dag
 
 from course.paths import DAGS
@@ -99,6 +100,25 @@ def test_a_tour_runs_only_by_hand(parsed: dict, dag_id: str) -> None:
     assert dag["timetable"] == "NullTimetable"
     assert dag["owners"] == ["course"]
     assert dag["tags"] == [TOURS[dag_id], "tour"]
+
+
+def test_every_version_in_containers_gives_each_task_the_same_image_and_command(airflow_database: None) -> None:
+    in_docker, in_pods = load_dag("02_docker").tasks, load_dag("03_kubernetes").tasks
+    assert [(one.task_id, one.image, one.command) for one in in_docker] == [
+        (one.task_id, one.image, one.arguments) for one in in_pods
+    ]
+    assert not any(one.entrypoint for one in in_docker)
+    assert not any(one.cmds for one in in_pods)
+    from_a_registry = load_dag(REGISTRY)
+    for one in in_docker:
+        assert from_a_registry.get_task(one.task_id).command == one.command
+
+
+def test_every_container_says_of_which_stack_and_dag_it_is(airflow_database: None) -> None:
+    for dag_id in ("02_docker", REGISTRY, "05_docker_operator_tour", ALL_MONTHS):
+        containers = [task for task in load_dag(dag_id).tasks if isinstance(task, DockerOperator)]
+        assert containers
+        assert all({"course.stack", "course.dag_id"} <= set(task.labels) for task in containers)
 
 
 @pytest.mark.parametrize("dag_id", ["03_kubernetes", "06_kubernetes_client", ALL_MONTHS])

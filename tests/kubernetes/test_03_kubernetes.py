@@ -281,7 +281,7 @@ def test_an_image_that_cannot_be_pulled_fails_within_the_timeout(
 
 
 def test_a_wrong_name_of_an_image_fails_at_once(cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "course/Movielens Fetch is no valid name of an image" in fails_at_once(
+    assert "course/Movielens Fetch is not a valid name of an image" in fails_at_once(
         capsys, image="course/Movielens Fetch"
     )
 
@@ -419,7 +419,7 @@ def test_a_killed_task_deletes_its_pod_and_is_no_success_even_when_that_ends_wit
     assert "fetch_ratings was killed, and its pod deleted" in printed
 
 
-@pytest.mark.parametrize("step", ["_connect", "create_namespaced_pod", "find_pod"])
+@pytest.mark.parametrize("step", ["_check_connection", "create_namespaced_pod", "find_pod"])
 def test_a_task_killed_around_the_making_of_its_pod_leaves_none(
     cluster: Cluster, step: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -438,7 +438,7 @@ def test_a_task_killed_around_the_making_of_its_pod_leaves_none(
         dag_run = dag.test(logical_date=None, run_conf={"month": "2019-01"})
     assert dag_run.get_task_instance("fetch_ratings").state == "failed"
     assert "fetch_ratings was killed" in "".join(capsys.readouterr())
-    assert len(watch.pods()) == (step != "_connect")
+    assert len(watch.pods()) == (step != "_check_connection")
 
 
 def test_a_task_that_takes_too_long_fails_with_the_timeout_and_not_with_what_came_after(
@@ -511,7 +511,7 @@ def test_a_pod_that_somebody_deletes_is_no_success_even_when_it_ends_with_0_and_
         dag_run = run(deferrable=deferrable, retries=1, **python(code))
     task = dag_run.get_task_instance("fetch_ratings")
     assert (task.state, task.try_number) == ("success", 2)
-    assert "somebody deleted the pod before its task was through" in "".join(capsys.readouterr())
+    assert "somebody deleted the pod before its task was done" in "".join(capsys.readouterr())
     first, second = (pod["metadata"]["name"] for pod in watch.pods()[:2])
     assert first not in watch.company()[second]
 

@@ -2,27 +2,33 @@
 
 import json
 import re
+from collections.abc import Iterable
 from typing import NamedTuple
 
+from kubernetes.client import ApiException
+from kubernetes.client import models as k8s
+
+# how to fix it, on a machine of the course
+CONNECT = "AIRFLOW_CONN_KUBERNETES_DEFAULT takes it, as chapters/03-kubernetes.md shows"
 MAKE = "`make k8s-up` makes what the course needs"
 IMAGES = "`make images` and `make k8s-up` bring those of the course"
-# A pull that ended like this ends so again: no such repository or tag, no right to it, no such registry.
+# A pull that failed like this will fail again: no such repository or tag, no right to it, no such registry.
 NO_SUCH_IMAGE = re.compile(r"not found|denied|unauthorized|authorization failed|no such host", re.IGNORECASE)
 
 
 class Problem(NamedTuple):
-    """One line for the error, and whether neither waiting nor another try can help."""
+    """One line for the error, and whether it is final: neither waiting nor another try would help."""
 
     line: str
     final: bool = False
 
 
-# A container may take the SIGTERM for a good reason to end with 0, so its exit code says nothing.
-DELETED = Problem("somebody deleted the pod before its task was through")
+# A container may handle SIGTERM and exit with 0, so its exit code says nothing.
+DELETED = Problem("somebody deleted the pod before its task was done")
 
 
-def refused(error, namespace, connection):
-    """Tell why the API server did not take a request (ApiException)."""
+def refused(error: ApiException, namespace: str, connection: str | None) -> Problem:
+    """Return why the API server refused a request."""
     try:
         message = json.loads(error.body)["message"]
     except (TypeError, ValueError, KeyError):  # not from the API server itself: a proxy, or nothing at all
@@ -38,8 +44,8 @@ def refused(error, namespace, connection):
     return Problem(f"the cluster refuses the pod: {message}", error.status in (400, 403, 422))
 
 
-def not_started(pod, events):
-    """Tell why a pod still waits, from its status and its events."""
+def not_started(pod: k8s.V1Pod, events: Iterable[k8s.CoreV1Event]) -> Problem:
+    """Return why a pod is still Pending, from its status and its events."""
     message = " ".join(
         condition.message or condition.reason or ""
         for condition in pod.status.conditions or []
@@ -58,14 +64,14 @@ def not_started(pod, events):
     for status in pod.status.container_statuses or []:
         if waiting := status.state.waiting:
             if waiting.reason in ("ErrImagePull", "ImagePullBackOff"):
-                # while it backs off, the reason stands in the events only
+                # during the back-off only the events have the reason
                 why = next((text for text in reversed(warnings) if "Failed to pull" in text), waiting.message or "")
                 line = f"image {status.image} is not on the node and cannot be pulled ({why}): {IMAGES}"
                 return Problem(line, final=bool(NO_SUCH_IMAGE.search(why)))
             if waiting.reason == "ErrImageNeverPull":
                 return Problem(f"image {status.image} is not on the node, and must not be pulled: {IMAGES}", True)
             if waiting.reason == "InvalidImageName":
-                return Problem(f"{status.image} is no valid name of an image", True)
+                return Problem(f"{status.image} is not a valid name of an image", True)
             if waiting.reason != "ContainerCreating":
                 warnings.append(f"{waiting.reason}: {waiting.message}")
     for message in reversed(warnings):
@@ -79,8 +85,8 @@ def not_started(pod, events):
     return Problem("the cluster gives no reason: `kubectl describe pod` and `kubectl get nodes` may tell more")
 
 
-def ended(pod, container):
-    """Tell how a pod failed, nothing when it did not (or has not ended); `container` names the one that counts."""
+def ended(pod: k8s.V1Pod, container: str) -> Problem | None:
+    """Return how a pod failed, judged by the container of this name; None if it did not fail, or has not ended."""
     status = pod.status
     if pod.metadata.deletion_timestamp:
         return DELETED

@@ -1,26 +1,12 @@
 """What the one line says for a pod that does not start, that ended badly, or that the cluster does not take."""
 
 import json
-import sys
-from collections.abc import Iterator
 from datetime import UTC, datetime
-from types import ModuleType
 
 import pytest
 from kubernetes.client import ApiException
 from kubernetes.client import models as k8s
-
-from course.paths import DAGS
-
-
-@pytest.fixture(scope="module")
-def pod_problem() -> Iterator[ModuleType]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(DAGS)
-        patch.delitem(sys.modules, "pod_problem", raising=False)
-        import pod_problem
-
-        yield pod_problem
+from resilient_kubernetes import pod_diagnosis
 
 
 def pod(phase: str = "Pending", waiting: tuple[str, str] | None = None, ended: dict | None = None, **status: object):
@@ -71,8 +57,8 @@ def refusal(status: int, message: str) -> ApiException:
         ("0/1 nodes are available: 1 had a taint", "no node takes it (0/1 nodes are available: 1 had", False),
     ],
 )
-def test_a_pod_without_a_node(pod_problem: ModuleType, message: str, line: str, final: bool) -> None:
-    problem = pod_problem.not_started(unscheduled(message), [])
+def test_a_pod_without_a_node(message: str, line: str, final: bool) -> None:
+    problem = pod_diagnosis.not_started(unscheduled(message), [])
     assert line in problem.line
     assert problem.final is final
 
@@ -80,7 +66,7 @@ def test_a_pod_without_a_node(pod_problem: ModuleType, message: str, line: str, 
 @pytest.mark.parametrize(
     ("waiting", "events", "line", "final"),
     [
-        (("InvalidImageName", "bad"), [], "course/a:1 is no valid name of an image", True),
+        (("InvalidImageName", "bad"), [], "course/a:1 is not a valid name of an image", True),
         (("ErrImageNeverPull", "not present"), [], "is not on the node, and must not be pulled: `make images`", True),
         (("ErrImagePull", 'docker.io/course/a:1: not found"'), [], "cannot be pulled (docker.io/course/a:1", True),
         (("ErrImagePull", "pull access denied"), [], "cannot be pulled (pull access denied): `make images`", True),
@@ -99,9 +85,9 @@ def test_a_pod_without_a_node(pod_problem: ModuleType, message: str, line: str, 
     ],
 )
 def test_a_pod_whose_container_does_not_start(
-    pod_problem: ModuleType, waiting: tuple[str, str] | None, events: list[str], line: str, final: bool
+    waiting: tuple[str, str] | None, events: list[str], line: str, final: bool
 ) -> None:
-    problem = pod_problem.not_started(pod(waiting=waiting), [warning(event) for event in events])
+    problem = pod_diagnosis.not_started(pod(waiting=waiting), [warning(event) for event in events])
     assert line in problem.line
     assert problem.final is final
 
@@ -110,29 +96,29 @@ def test_a_pod_whose_container_does_not_start(
     ("ended", "line", "final"),
     [
         ({"exit_code": 137, "reason": "OOMKilled"}, "OOMKilled: the task needed more memory than its limit of", False),
-        ({"exit_code": 2, "reason": "Error", "message": "one\n--a is no date\n"}, "--a is no date", True),
+        ({"exit_code": 2, "reason": "Error", "message": "one\n--a is not a date\n"}, "--a is not a date", True),
         ({"exit_code": 1, "reason": "Error", "message": "a\nb"}, "the container ended with exit code 1: b", False),
         ({"exit_code": 143, "reason": "Error"}, "the container ended with exit code 143: it printed nothing", False),
     ],
 )
-def test_a_container_that_failed(pod_problem: ModuleType, ended: dict, line: str, final: bool) -> None:
-    problem = pod_problem.ended(pod("Failed", ended=ended), "base")
+def test_a_container_that_failed(ended: dict, line: str, final: bool) -> None:
+    problem = pod_diagnosis.ended(pod("Failed", ended=ended), "base")
     assert line in problem.line
     assert problem.final is final
 
 
-def test_a_pod_that_the_node_ended(pod_problem: ModuleType) -> None:
+def test_a_pod_that_the_node_ended() -> None:
     evicted = pod("Failed", reason="Evicted", message="The node was low on resource: memory.")
-    assert pod_problem.ended(evicted, "base").line.endswith("Evicted: The node was low on resource: memory.")
-    assert "before its container started" in pod_problem.ended(pod("Failed"), "base").line
+    assert pod_diagnosis.ended(evicted, "base").line.endswith("Evicted: The node was low on resource: memory.")
+    assert "before its container started" in pod_diagnosis.ended(pod("Failed"), "base").line
 
 
-def test_a_pod_that_ended_well_or_not_yet_is_no_problem_unless_somebody_deleted_it(pod_problem: ModuleType) -> None:
+def test_a_pod_that_ended_well_or_not_yet_is_not_a_problem_unless_somebody_deleted_it() -> None:
     succeeded = pod("Succeeded", ended={"exit_code": 0})
-    assert pod_problem.ended(succeeded, "base") is None
-    assert pod_problem.ended(pod("Running"), "base") is None
+    assert pod_diagnosis.ended(succeeded, "base") is None
+    assert pod_diagnosis.ended(pod("Running"), "base") is None
     succeeded.metadata.deletion_timestamp = datetime.now(UTC)
-    assert pod_problem.ended(succeeded, "base") == pod_problem.DELETED
+    assert pod_diagnosis.ended(succeeded, "base") == pod_diagnosis.DELETED
 
 
 @pytest.mark.parametrize(
@@ -148,15 +134,13 @@ def test_a_pod_that_ended_well_or_not_yet_is_no_problem_unless_somebody_deleted_
         (500, "etcdserver: leader changed", "the cluster refuses the pod: etcdserver", False),
     ],
 )
-def test_a_pod_that_the_cluster_does_not_take(
-    pod_problem: ModuleType, status: int, message: str, line: str, final: bool
-) -> None:
-    problem = pod_problem.refused(refusal(status, message), "airflow", "cluster")
+def test_a_pod_that_the_cluster_does_not_take(status: int, message: str, line: str, final: bool) -> None:
+    problem = pod_diagnosis.refused(refusal(status, message), "airflow", "cluster")
     assert line in problem.line
     assert problem.final is final
 
 
-def test_an_answer_that_is_not_the_api_servers_is_told_by_its_reason(pod_problem: ModuleType) -> None:
+def test_an_answer_that_is_not_the_api_servers_is_told_by_its_reason() -> None:
     error = ApiException(status=502, reason="Bad Gateway")
     error.body = "<html>"
-    assert pod_problem.refused(error, "airflow", "cluster").line.endswith("Bad Gateway")
+    assert pod_diagnosis.refused(error, "airflow", "cluster").line.endswith("Bad Gateway")
