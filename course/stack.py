@@ -162,9 +162,9 @@ def _run_beside(what: list[str]) -> int:
 
 
 def remove_task_containers() -> None:
-    """Remove task containers that a killed worker left: they would keep the network and the volumes in use."""
-    data = f"{setting('COURSE_STACK')}-data"
-    find = ["docker", "ps", "--all", "--quiet", "--filter=label=course.dag_id", f"--filter=volume={data}"]
+    """Remove task containers that a killed worker left: they may keep the network and the volumes in use."""
+    ours = [f"--filter=label=course.stack={setting('COURSE_STACK')}", "--filter=label=course.dag_id"]
+    find = ["docker", "ps", "--all", "--quiet", *ours]
     ids = subprocess.run(find, capture_output=True, text=True, check=False).stdout.split()
     if ids:
         subprocess.run(["docker", "rm", "--force", *ids], stdout=subprocess.DEVNULL, check=False)  # noqa: S607

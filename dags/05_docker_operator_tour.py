@@ -139,7 +139,7 @@ with DAG(
     # How the command runs.
     with TaskGroup("process"):
         # --env, kept out of the rendered template. But docker inspect shows it, and a value that stands in a DAG file,
-        # as here, is under Code. It is no template either. Better is a file on a volume, as in DAG 02.
+        # as here, is under Code. It is not a template either. Better is a file on a volume, as in DAG 02.
         DockerOperator(
             task_id="private_environment",
             private_environment={"CODE_WORD": "swordfish", "RUN": "{{ run_id }}"},

@@ -55,7 +55,7 @@ class RegistrySettingsError(DockerRegistryError):
 
 
 class InvalidReference(DockerRegistryError):
-    """A repository, tag, digest or platform that is none."""
+    """Not a valid repository, tag, digest or platform."""
 
 
 class RegistryUnavailable(DockerRegistryError):
@@ -94,7 +94,7 @@ class BadAnswer(DockerRegistryError):
     """An answer that no registry should give."""
 
 
-# What somebody has to mend: to ask again gives the same. The other errors may pass.
+# What somebody has to fix: asking again would give the same answer. The other errors may go away.
 LASTING = (RegistrySettingsError, InvalidReference, LoginRefused, AccessDenied, ImageNotFound)
 
 
@@ -198,7 +198,7 @@ class Registry:
         about = Image(self.name)
         answer = self._follow("GET", f"{self.url}/v2/", about, "application/json", None)
         if answer.headers.get("Content-Type", "").startswith("text/html"):
-            raise BadAnswer(f"{about}: {self._place(answer.url)} is a web page, so this is no registry")
+            raise BadAnswer(f"{about}: {self._place(answer.url)} is a web page, so this is not a registry")
         if answer.status == 200:
             return {}
         if answer.status != 401:
@@ -243,7 +243,7 @@ class Registry:
         raise PlatformNotFound(f"{about}: not made for {platform}, but for {there or 'none'}")
 
     def exists(self, repository: str, reference: str) -> bool:
-        """Tell whether the repository has a tag (or digest)."""
+        """Return whether the repository has a tag (or digest)."""
         about = self.image(repository, reference)
         url = f"{self.url}/v2/{repository}/manifests/{reference}"
         answer = self._send("HEAD", url, about, _scope(repository, "pull"), MANIFEST_TYPES)
@@ -272,7 +272,7 @@ class Registry:
         valid = isinstance(name, str) and REPOSITORY.fullmatch(name)
         if not valid or len(name) > REPOSITORY_LENGTH:
             rule = "lower-case letters, digits and . _ - in parts with / between, without registry and tag"
-            raise InvalidReference(f"{about}: {self.shown(repr(name))} is no repository name: {rule}")
+            raise InvalidReference(f"{about}: {self.shown(repr(name))} is not a repository name: {rule}")
         return replace(about, repository=name)
 
     def image(self, repository: str, reference: str) -> Image:
@@ -280,7 +280,7 @@ class Registry:
         about = self.repository(repository)
         if not (isinstance(reference, str) and (TAG.fullmatch(reference) or DIGEST.fullmatch(reference))):
             rule = "letters, digits and . _ -, at most 128, and no . or - in front"
-            raise InvalidReference(f"{about}: {self.shown(repr(reference))} is no tag: {rule}")
+            raise InvalidReference(f"{about}: {self.shown(repr(reference))} is not a tag: {rule}")
         return replace(about, reference=reference)
 
     # --- manifests and lists
@@ -296,7 +296,7 @@ class Registry:
             raise self._error(answer, about)
         content = answer.json()
         if not isinstance(content, dict):
-            raise BadAnswer(f"{about}: the answer is no manifest")
+            raise BadAnswer(f"{about}: the answer is not a manifest")
         claims = [answer.headers["Docker-Content-Digest"]] if "Docker-Content-Digest" in answer.headers else []
         if DIGEST.fullmatch(about.reference):
             claims.append(about.reference)
@@ -314,7 +314,7 @@ class Registry:
         return digest
 
     def _not_found(self, about: Image) -> ImageNotFound:
-        """Say what is not there: registries answer alike for an unknown repository and an unknown tag."""
+        """Return the error that says what is missing: registries answer alike for a repository and for a tag."""
         try:
             self.tags(about.repository)
         except RepositoryNotFound as error:
@@ -339,7 +339,7 @@ class Registry:
             if found is None:  # the tags of a repository that lost its last one
                 found = []
             if not (isinstance(found, list) and all(isinstance(name, str) and legal.fullmatch(name) for name in found)):
-                raise BadAnswer(f"{about}: the answer is no list of {key}")
+                raise BadAnswer(f"{about}: the answer is not a list of {key}")
             names.update(found)
             links = parse_header_links(answer.headers.get("Link", ""))
             following = next((link["url"] for link in links if link.get("rel") == "next"), None)
@@ -357,7 +357,7 @@ class Registry:
     def _send(self, method: str, url: str, about: Image, scope: str = "", accept: str = "application/json") -> Answer:
         """Send a request, with a login if the registry asks for one. Raises LoginRefused, AccessDenied."""
         answer = self._follow(method, url, about, accept, self._authorizations.get(scope))
-        if answer.status == 401 and self._is_mine(answer.url):  # also when a token has run out
+        if answer.status == 401 and self._is_mine(answer.url):  # even after a token has expired
             self._authorizations[scope] = self._answer_challenge(answer, about, scope)
             answer = self._follow(method, url, about, accept, self._authorizations[scope])
         if answer.status == 401:
@@ -463,7 +463,7 @@ class Registry:
         return f"the login {self._login}" if self._login else "anonymous access"
 
     def _said(self, answer: Answer) -> str:
-        """Give the registry's own words for an error, to append to ours."""
+        """Return the registry's own words for an error, to append to ours."""
         content = answer.json()
         errors = content.get("errors") if isinstance(content, dict) else None
         words = [f"{one.get('code')}: {one.get('message')}" for one in _objects(errors)]
@@ -482,18 +482,18 @@ class Registry:
         return self.shown(f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}")
 
     def _check_scheme(self, url: str, about: Image) -> None:
-        """Raise BadAnswer for an address that is none, or where encryption would end."""
+        """Raise BadAnswer for what is not an address, or for one where encryption would end."""
         schemes = ("https",) if self.url.startswith("https:") else ("https", "http")
         scheme, host, port = _origin(url)
         if scheme not in schemes or not host or port is None:
-            raise BadAnswer(f"{about}: leads to {self.shown(url)!r}, which is no address, or not as safe as its own")
+            raise BadAnswer(f"{about}: leads to {self.shown(url)!r}, not an address, or not as safe as its own")
 
     def _is_mine(self, url: str) -> bool:
         return _origin(url) == _origin(self.url)
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether a host name or address is this machine, as Docker decides that."""
+    """Return whether a host name or address is this machine, as Docker decides that."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -517,7 +517,7 @@ def _challenges(header: str) -> Iterator[tuple[str, dict[str, str]]]:
 
 def _check_platform(platform: str, about: Image) -> None:
     if not (isinstance(platform, str) and re.fullmatch(r"[a-z0-9]+/[a-z0-9_]+(/[a-z0-9]+)?", platform)):
-        raise InvalidReference(f"{about}: {platform!r:.100} is no platform: like linux/amd64 or linux/arm/v7")
+        raise InvalidReference(f"{about}: {platform!r:.100} is not a platform: like linux/amd64 or linux/arm/v7")
 
 
 def _platform(entry: object) -> str:
@@ -527,7 +527,7 @@ def _platform(entry: object) -> str:
 
 
 def _fits(asked: str, offered: str) -> bool:
-    """Tell whether a platform is the one asked for; a variant matters only where one is asked for."""
+    """Return whether a platform is the one asked for; a variant matters only where one is asked for."""
     asked, offered = (name.replace("/arm64/v8", "/arm64") for name in (asked, offered))  # v8 is the only arm64
     return offered == asked or (asked.count("/") == 1 and offered.startswith(f"{asked}/"))
 
@@ -538,7 +538,7 @@ def _objects(value: object) -> list[dict[str, Any]]:
 
 
 def _origin(url: str) -> tuple[str, str | None, int | None]:
-    """Give the scheme, host and port of a URL; nothing for a URL that is none."""
+    """Return the scheme, host and port of a URL; empty for what is not a URL."""
     try:
         parts = urlsplit(url)
         return parts.scheme, parts.hostname, parts.port or {"https": 443, "http": 80}.get(parts.scheme)
@@ -547,7 +547,7 @@ def _origin(url: str) -> tuple[str, str | None, int | None]:
 
 
 def _join(url: str, link: str) -> str:
-    """Resolve a link of a foreign server; the empty URL when it is none."""
+    """Resolve a link of a foreign server; empty for what is not one."""
     try:
         return urljoin(url, link)
     except ValueError:

@@ -3,7 +3,7 @@
     PYTHONPATH=plugins python -m docker_registry.check course_registry
 
 The connection is found as Airflow's own command line finds it, and tried with DockerRegistryHook. Each line of the
-output is `what: words`, and the password is in none. Exit code 0: the login works; 1: it does not, and the lines `mend`
+output is `what: words`, and the password is in none. Exit code 0: the login works; 1: it does not, and the lines `fix`
 say what to do; 2: no such connection, or bad arguments.
 """
 
@@ -40,11 +40,11 @@ from docker_registry.api import (
 from docker_registry.hook import DockerRegistryHook
 from docker_registry.logins import kind_of, look_swapped, mistakes, runs_out
 
-TIMEOUT = 10  # seconds without a word from the registry
+TIMEOUT = 10  # seconds without an answer from the registry
 
 
 class NoConnection(Exception):
-    """No such connection, or none that Airflow can read. The message is one line, with the mend."""
+    """No such connection, or none that Airflow can read. The message is one line, with the fix."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -88,18 +88,18 @@ def check(connection: Connection) -> bool:
     if look_swapped(login, password):
         return _fails("nobody was asked, as the login looks like a password", ["swap login and password"])
     if connection.extra and not _is_json_object(connection.extra):
-        return _fails("extra is no JSON object", ['write it as {"name": "value"}, or leave it out'])
+        return _fails("extra is not a JSON object", ['write it as {"name": "value"}, or leave it out'])
     try:
         registry = DockerRegistryHook(connection.conn_id, timeout=TIMEOUT, retries=1).get_conn()
     except RegistrySettingsError as error:
-        return _fails(str(error), _mends_of_settings(connection))
+        return _fails(str(error), _fixes_of_settings(connection))
     host = _host(connection)
     kind = kind_of(host)
     _say("address", f"{registry.url} ({kind.name})" if kind else registry.url)
     try:
         challenges = registry.challenges()
     except DockerRegistryError as error:
-        return _fails(str(error), _mends_of_address(registry, error))
+        return _fails(str(error), _fixes_of_address(registry, error))
     _say("asks for", _described(challenges, registry))
     _say("login", registry.shown(login) if login else "none")
     try:
@@ -107,7 +107,7 @@ def check(connection: Connection) -> bool:
     except RegistryUnavailable as error:
         return _fails(str(error), ["the address that gives the tokens has to be in reach from here too"])
     except DockerRegistryError as error:
-        return _fails(str(error), _mends_of_login(host, login, password))
+        return _fails(str(error), _fixes_of_login(host, login, password))
     for note in _notes(connection, asked):
         _say("note", note)
     _say("result", f"logged in as {registry.shown(login)}" if login and asked else "answers, and asks for no login")
@@ -118,10 +118,10 @@ def _say(what: str, words: str) -> None:
     print(f"{what}: {words}", flush=True)
 
 
-def _fails(answer: str, mends: Iterator[str] | Sequence[str]) -> bool:
+def _fails(answer: str, fixes: Iterator[str] | Sequence[str]) -> bool:
     _say("answer", answer)
-    for mend in mends:
-        _say("mend", mend)
+    for fix in fixes:
+        _say("fix", fix)
     _say("result", "the connection does not work")
     return False
 
@@ -136,7 +136,7 @@ def _described(challenges: dict[str, dict[str, str]], registry: Registry) -> str
 
 
 def _notes(connection: Connection, asked: bool) -> Iterator[str]:
-    """Say what a login that works leaves open."""
+    """Yield what a login that works leaves open."""
     if end := runs_out(connection.password or ""):
         yield f"the password is a token, which runs out on {end:%Y-%m-%d at %H:%M} UTC"
     if connection.extra_dejson.get("api_url"):
@@ -167,7 +167,7 @@ def _variable(conn_id: str) -> str:
 
 
 def _host(connection: Connection) -> str:
-    """Give the name in `host`, which tells the kind of registry also when api_url is the way to it."""
+    """Return the name in `host`, which tells the kind of registry even when api_url is the way to it."""
     try:
         return urlsplit(f"//{(connection.host or '').strip().rpartition('://')[2]}").hostname or ""
     except ValueError:
@@ -175,7 +175,7 @@ def _host(connection: Connection) -> str:
 
 
 def _has_database() -> bool:
-    """Tell whether there is a database to ask: where there is no SQLite file, asking makes an empty one."""
+    """Return whether there is a database to ask: where there is no SQLite file, asking makes an empty one."""
     address = conf.get("database", "sql_alchemy_conn")
     return not address.startswith("sqlite:///") or Path(address.removeprefix("sqlite:///")).exists()
 
@@ -191,11 +191,11 @@ def _why_not_found(conn_id: str) -> str:
 
 
 def _why_unreadable(value: str, conn_id: str) -> str:
-    """Say why Airflow cannot read a connection in a variable. Its own words would hold the value."""
+    """Return why Airflow cannot read a connection in a variable. Its own words would hold the value."""
     if not value.strip():
         return "it is empty"
     if not value.strip().startswith("{"):
-        return "it is no URI of a connection: percent-encode login and password, or write it as JSON, from { to }"
+        return "it is not a URI of a connection: percent-encode login and password, or write it as JSON, from { to }"
     try:
         Connection.from_json(value, conn_id)
     except json.JSONDecodeError as error:
@@ -205,7 +205,7 @@ def _why_unreadable(value: str, conn_id: str) -> str:
         )
     except (TypeError, ValueError, AttributeError):
         pass
-    return "something in it is no field of a connection: conn_type, host, port, login, password, extra"
+    return "something in it is not a field of a connection: conn_type, host, port, login, password, extra"
 
 
 def _why_not_in_database(conn_id: str) -> str:
@@ -236,8 +236,8 @@ def _is_json_object(text: str) -> bool:
 # --- what to do
 
 
-def _mends_of_settings(connection: Connection) -> Iterator[str]:
-    """Say how to mend a connection that cannot be used as it is. What is amiss is said already."""
+def _fixes_of_settings(connection: Connection) -> Iterator[str]:
+    """Yield how to fix a connection that cannot be used as it is. What is wrong is already printed."""
     value = os.environ.get(_variable(connection.conn_id), "")
     if value and not value.strip().startswith("{") and any(character in value for character in '{}"\n '):
         yield "login and password of a URI have to be percent-encoded; write the connection as JSON instead"
@@ -246,17 +246,17 @@ def _mends_of_settings(connection: Connection) -> Iterator[str]:
     if address.endswith("docker.io"):
         yield "write index.docker.io as host: with https:// and /v1/ it is how `docker login` calls Docker Hub"
     elif path and "@" not in address:
-        yield f"write {address} as host; what follows, {path}, belongs into the names of images"
+        yield f"write {address} as host; what follows, {path}, belongs in the names of images"
 
 
-def _mends_of_address(registry: Registry, error: DockerRegistryError) -> Iterator[str]:
-    """Say what to do when nothing, or no registry, answers at an address."""
+def _fixes_of_address(registry: Registry, error: DockerRegistryError) -> Iterator[str]:
+    """Yield what to do when nothing, or no registry, answers at an address."""
     scheme, netloc = urlsplit(registry.url)[:2]
     host = urlsplit(registry.url).hostname or ""
     if host in ("docker.io", "www.docker.com", "hub.docker.com"):
         yield "write index.docker.io as host: Docker Hub's API is there, and the engine takes it for docker.io"
     elif "CERTIFICATE_VERIFY_FAILED" in str(error):
-        yield _mend_of_certificate(str(error))
+        yield _fix_of_certificate(str(error))
     elif _is_registry(f"{'http' if scheme == 'https' else 'https'}://{netloc}"):
         other = "http" if scheme == "https" else "https"
         yield f"it speaks {other}: write {other}://{netloc} as host"
@@ -270,12 +270,12 @@ def _mends_of_address(registry: Registry, error: DockerRegistryError) -> Iterato
             "give the registry's address there as api_url in extra"
         )
     elif "timed out" in str(error):
-        yield "no word in time: a firewall, a VPN or a proxy (HTTPS_PROXY, NO_PROXY) may be in between"
+        yield "no answer in time: a firewall, a VPN or a proxy (HTTPS_PROXY, NO_PROXY) may be in between"
     else:
         yield "look at host and port: no registry answers there"
 
 
-def _mend_of_certificate(error: str) -> str:
+def _fix_of_certificate(error: str) -> str:
     if "expired" in error:
         return "the certificate has run out: the registry needs a new one"
     if "mismatch" in error:
@@ -299,7 +299,7 @@ def _has_address(host: str) -> bool:
         return False
 
 
-def _mends_of_login(host: str, login: str, password: str) -> list[str]:
+def _fixes_of_login(host: str, login: str, password: str) -> list[str]:
     if not login:
         return ["put login and password into the connection"]
     found = mistakes(host, login, password, datetime.now(UTC))

@@ -64,7 +64,7 @@ class EngineError(DockerRegistryError):
 
 
 class PushFailed(DockerRegistryError):
-    """The engine could not push the image. What the tag stood for before, it stands for still."""
+    """The engine could not push the image. The tag still stands for what it did before."""
 
 
 class DockerRegistryHook(BaseHook):
@@ -76,7 +76,7 @@ class DockerRegistryHook(BaseHook):
     :param registry_conn_id: the connection, which is read when it is first needed
     :param docker_url: the engine that load_image uses; default: DOCKER_HOST, else the socket
     :param timeout: seconds to wait for the registry's next byte
-    :param engine_timeout: seconds to wait for the engine's next word; it loads an image in silence
+    :param engine_timeout: seconds to wait for the engine's next answer; while it loads an image it sends none
     :param retries: how often to ask the registry again after no answer, or the statuses 429, 500, 502, 503, 504
     """
 
@@ -106,7 +106,7 @@ class DockerRegistryHook(BaseHook):
         return self._registry
 
     def test_connection(self) -> tuple[bool, str]:
-        """Tell, for the button of the connection form, whether the registry answers and takes the login."""
+        """Return, for the button of the connection form, whether the registry answers and takes the login."""
         try:
             asked = self._registry.log_in()
         except DockerRegistryError as error:
@@ -144,7 +144,7 @@ class DockerRegistryHook(BaseHook):
         return f"{self._engine_address}/{repository}{'@' if ':' in tag else ':'}{tag}"
 
     def image_exists(self, repository: str, tag: str) -> bool:
-        """Tell whether the registry has the tag (or digest) in the repository; False also without the repository."""
+        """Return whether the registry has the tag (or digest) in the repository; False for no such repository."""
         return self._registry.exists(repository, tag)
 
     def delete_image(self, repository: str, digest: str) -> None:
@@ -215,9 +215,9 @@ class DockerRegistryHook(BaseHook):
         except ValueError:
             host = None
         if "@" in value:
-            self._complain(f"{field} holds a login: that belongs into the fields login and password")
+            self._complain(f"{field} holds a login: that belongs in the fields login and password")
         if not host or parts.path not in ("", "/") or parts.query or parts.fragment or any(map(str.isspace, rest)):
-            self._complain(f"{field} is no address of a registry: a name, perhaps with a port, but with no path")
+            self._complain(f"{field} is not an address of a registry: a name, perhaps with a port, but with no path")
         if given and scheme not in ("http", "https"):
             self._complain(f"{field} begins with {scheme}://: a registry speaks https or http")
         if field == "host" and self._connection.port:
@@ -238,7 +238,7 @@ class DockerRegistryHook(BaseHook):
                 self._complain("insecure and ca_cert contradict each other: remove one")
             return False
         if ca_cert and not Path(ca_cert).is_file():
-            self._complain(f"ca_cert is no file: {ca_cert}")
+            self._complain(f"ca_cert is not a file: {ca_cert}")
         return ca_cert or True
 
     def _complain(self, what: str) -> NoReturn:
@@ -274,7 +274,7 @@ class DockerRegistryHook(BaseHook):
                 raise (AccessDenied if refused else PushFailed)(f"{about}: no push of {name}:{tag}: {words}")
             digest = event.get("aux", {}).get("Digest", digest)
         if not isinstance(digest, str):
-            raise PushFailed(f"{about}: the engine pushed {name}:{tag}, but does not tell the digest")
+            raise PushFailed(f"{about}: the engine pushed {name}:{tag}, but does not report the digest")
         return digest
 
 
@@ -282,17 +282,19 @@ def _check_archive(path: Path, about: Image) -> None:
     """Read the list of images in an archive, before the engine gets it. Raises InvalidArchive."""
     hint = "make it with `docker save IMAGE -o FILE`"
     if not path.is_file():
-        raise InvalidArchive(f"{about}: {path} is no file" if path.exists() else f"{about}: {path} does not exist")
+        raise InvalidArchive(f"{about}: {path} is not a file" if path.exists() else f"{about}: {path} does not exist")
     try:
         with tarfile.open(path) as archive:
             content = archive.extractfile("manifest.json")
             images = json.loads(content.read(ARCHIVE_INDEX_LIMIT)) if content else None
     except KeyError:
-        raise InvalidArchive(f"{about}: {path} has no manifest.json, so it is no archive of an image: {hint}") from None
+        raise InvalidArchive(
+            f"{about}: {path} is not an archive of an image, for it has no manifest.json: {hint}"
+        ) from None
     except PermissionError:
-        raise InvalidArchive(f"{about}: {path} is not to be read by this user") from None
+        raise InvalidArchive(f"{about}: {path} cannot be read by this user") from None
     except UNREADABLE as error:
-        raise InvalidArchive(f"{about}: {path} is no archive of an image: {hint}") from error
+        raise InvalidArchive(f"{about}: {path} is not an archive of an image: {hint}") from error
     if not isinstance(images, list) or not images:
         raise InvalidArchive(f"{about}: {path} holds no image: {hint}")
     if len(images) > 1:

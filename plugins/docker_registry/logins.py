@@ -42,7 +42,7 @@ class Kind:
 
 
 def kind_of(host: str, login: str = "") -> Kind | None:
-    """Tell the kind of a registry by its host; by its login too, as any registry may stand in for Google's."""
+    """Return the kind of a registry by its host; by its login too, as any registry may stand in for Google's."""
     for kind in KINDS:
         if kind.is_at.fullmatch(host.lower()):
             return kind
@@ -50,7 +50,7 @@ def kind_of(host: str, login: str = "") -> Kind | None:
 
 
 def mistakes(host: str, login: str, password: str, now: datetime) -> list[str]:
-    """Name what is wrong with a login that a registry has refused, each with its mend; surest first."""
+    """Name what is wrong with a login that a registry has refused, each with its fix; surest first."""
     kind = kind_of(host, login)
     found = []
     end = runs_out(password)
@@ -63,7 +63,7 @@ def mistakes(host: str, login: str, password: str, now: datetime) -> list[str]:
 
 
 def runs_out(password: str) -> datetime | None:
-    """Tell when a token runs out, if it says so itself: a JWT (RFC 7519, `exp`) or a password of ECR."""
+    """Return when a token expires, if it says so itself: a JWT (RFC 7519, `exp`) or a password of ECR."""
     parts = password.strip().split(".")
     content, name = (_from_base64(parts[1]), "exp") if len(parts) == 3 else (_from_base64(password), "expiration")
     seconds = content.get(name) if isinstance(content, dict) else None
@@ -73,7 +73,7 @@ def runs_out(password: str) -> datetime | None:
 
 
 def look_swapped(login: str, password: str) -> bool:
-    """Tell whether the password stands in the field of the login, where it would be shown."""
+    """Return whether the password stands in the field of the login, where it would be shown."""
     return any(mark in login for mark in ("{", "\n", "PRIVATE KEY")) or password in ("_json_key", "AWS", ZEROS)
 
 
@@ -119,7 +119,7 @@ def _google(host: str, login: str, password: str) -> Iterator[str]:
 
 
 def _json_key(password: str) -> Iterator[str]:
-    """Say why a password is not the key file of a service account."""
+    """Return why a password is not the key file of a service account."""
     text = password.strip()
     try:
         key = json.loads(text)
@@ -169,7 +169,7 @@ def _why_no_json(text: str, error: Exception) -> str:
         return "the password is an access token: then the login is oauth2accesstoken"
     if text.endswith(".json"):
         return "the password is the name of a file: put in what is in the file"
-    return f"the password is no JSON: {whole}"
+    return f"the password is not JSON: {whole}"
 
 
 # --- the others
@@ -278,7 +278,7 @@ def _from_base64(text: str) -> Any:
 
 
 def _from_json(text: str) -> Any:
-    """Parse JSON; None for what is none."""
+    """Parse JSON; None for what is not JSON."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):

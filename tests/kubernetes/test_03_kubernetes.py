@@ -70,7 +70,7 @@ def run(deferrable: bool = False, retries: int | None = None, run_after: datetim
 
 
 def python(code: str) -> dict[str, object]:
-    """Give the settings of a task that runs Python instead of its image's command."""
+    """Return the settings of a task that runs Python instead of its image's command."""
     return {"cmds": ["python3", "-c", code], "arguments": []}
 
 

@@ -113,7 +113,7 @@ def token_registry(docker_engine: Engine, certificate: Path) -> Iterator[Running
 
 @pytest.fixture
 def make_hook(monkeypatch: pytest.MonkeyPatch) -> MakeHook:
-    """Make a hook for a connection with these fields. What is no field of a connection is the hook's."""
+    """Make a hook for a connection with these fields. What is not a field of a connection is the hook's."""
     number = iter(range(1000))
 
     def make(
@@ -347,12 +347,12 @@ def test_what_is_no_archive_of_one_image_is_named_and_not_pushed(
     save_image("one", "two", name="two.tar")
     for name, why in (
         ("missing.tar", "does not exist"),
-        ("", "is no file"),
-        ("text", "is no archive of an image"),
+        ("", "is not a file"),
+        ("text", "is not an archive of an image"),
         ("cut.tar", ""),
         ("cut.tar.gz", ""),
         ("none.tar", "holds no image"),
-        ("nonsense.tar", "is no archive of an image"),
+        ("nonsense.tar", "is not an archive of an image"),
         ("broken.tar", ""),
         ("export.tar", "has no manifest.json"),
         ("two.tar", "holds 2 images, and a tag stands for one"),
@@ -709,7 +709,7 @@ def test_a_login_that_cannot_be_answered_is_an_error(challenge: str, make_hook: 
     "body", [b"", b"<html>", b"[]", b"7", b'{"tags": "1.0"}', b'{"tags": [1]}', b'{"tags": ["../x"]}', b"[" * 100_000]
 )
 def test_an_answer_that_is_no_list_is_an_error(body: bytes, make_hook: MakeHook) -> None:
-    with serve(lambda _: reply(body)) as server, pytest.raises(BadAnswer, match="the answer is no list of tags"):
+    with serve(lambda _: reply(body)) as server, pytest.raises(BadAnswer, match="the answer is not a list of tags"):
         make_hook(host=server.address).list_tags("course/x")
 
 
@@ -823,7 +823,7 @@ def test_an_image_is_deleted_by_digest_only_and_pushed_by_tag_only(make_hook: Ma
     with pytest.raises(InvalidReference, match="pushed under a tag"):
         hook.load_image("course/x", sha256(b""), tmp_path)
     for platform in ("amd64", "linux", "linux/amd64/v1/x", "", "../x"):
-        with pytest.raises(InvalidReference, match="is no platform"):
+        with pytest.raises(InvalidReference, match="is not a platform"):
             hook.get_image_digest("course/x", "1.0", platform)
 
 
@@ -858,19 +858,19 @@ def test_the_address_of_a_registry_is_read_as_docker_reads_it(
     ("fields", "complaint"),
     [
         ({}, "host is missing"),
-        ({"host": "registry.example.org/v1"}, "host is no address of a registry"),
-        ({"host": "registry.example.org:port"}, "host is no address of a registry"),
-        ({"host": "a b"}, "host is no address of a registry"),
-        ({"host": "[::1"}, "host is no address of a registry"),
+        ({"host": "registry.example.org/v1"}, "host is not an address of a registry"),
+        ({"host": "registry.example.org:port"}, "host is not an address of a registry"),
+        ({"host": "a b"}, "host is not an address of a registry"),
+        ({"host": "[::1"}, "host is not an address of a registry"),
         ({"host": "ftp://registry.example.org"}, "host begins with ftp://"),
         ({"host": f"https://course:{PASSWORD}@registry.example.org"}, "host holds a login"),
         ({"host": "a:5000", "port": 5001}, "host and port name two ports, 5000 and 5001"),
         ({"host": "a:1", "login": "course"}, "password is missing"),
         ({"host": "a:1", "password": PASSWORD}, "login is missing"),
         ({"host": "a:1", "extra": {"insecure": "perhaps"}}, "insecure is neither true nor false"),
-        ({"host": "a:1", "extra": {"ca_cert": "/no/such.pem"}}, "ca_cert is no file: /no/such.pem"),
+        ({"host": "a:1", "extra": {"ca_cert": "/no/such.pem"}}, "ca_cert is not a file: /no/such.pem"),
         ({"host": "a:1", "extra": {"ca_cert": __file__, "insecure": True}}, "contradict each other"),
-        ({"host": "a:1", "extra": {"api_url": "a/b"}}, "api_url is no address of a registry"),
+        ({"host": "a:1", "extra": {"api_url": "a/b"}}, "api_url is not an address of a registry"),
     ],
 )
 def test_a_connection_that_cannot_work_says_why(fields: dict[str, object], complaint: str, make_hook: MakeHook) -> None:

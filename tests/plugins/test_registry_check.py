@@ -115,7 +115,7 @@ KEY = json.loads(JSON_KEY)
 
 
 @pytest.mark.parametrize(
-    ("host", "login", "password", "mend"),
+    ("host", "login", "password", "fix"),
     [
         (GOOGLE, "_json_key", JSON_KEY[:100], "is cut off: as JSON it does not end"),
         (GOOGLE, "_json_key", JSON_KEY.replace("\\n", "\n"), "a real line break within a string (line 4"),
@@ -129,7 +129,7 @@ KEY = json.loads(JSON_KEY)
         (GOOGLE, "_json_key", KEY["private_key"], "is the private key alone"),
         (GOOGLE, "_json_key", "ya29.a0AfH6SMBx", "then the login is oauth2accesstoken"),
         (GOOGLE, "_json_key", "/home/me/key.json", "is the name of a file"),
-        (GOOGLE, "_json_key", "secret", "is no JSON"),
+        (GOOGLE, "_json_key", "secret", "is not JSON"),
         (GOOGLE, "_json_key", "[]", "not the key of a service account"),
         (GOOGLE, "_json_key", '{"type": "authorized_user"}', "not the key of a service account"),
         (GOOGLE, "_json_key", json.dumps(KEY | {"private_key": "-----BEGIN\\nMII"}), "escaped twice"),
@@ -168,9 +168,9 @@ KEY = json.loads(JSON_KEY)
         ("registry.example.org", "_json_key", JSON_KEY[:-5], "is cut off"),
     ],
 )
-def test_a_usual_mistake_is_named_and_the_password_is_not(host: str, login: str, password: str, mend: str) -> None:
+def test_a_usual_mistake_is_named_and_the_password_is_not(host: str, login: str, password: str, fix: str) -> None:
     found = mistakes(host, login, password, NOW)
-    assert any(mend in one for one in found)
+    assert any(fix in one for one in found)
     assert len(found) <= 2
     if len(password) > 9:  # shorter ones here are words of the language
         without_secrets("\n".join(found), password)
@@ -250,9 +250,9 @@ CLOUDS = [
 
 
 @pytest.mark.parametrize("form", ["json", "uri"])
-@pytest.mark.parametrize(("kind", "host", "name", "login", "right", "wrong", "mend"), CLOUDS, ids=lambda value: "")
+@pytest.mark.parametrize(("kind", "host", "name", "login", "right", "wrong", "fix"), CLOUDS, ids=lambda value: "")
 def test_a_login_of_a_cloud_is_tried_and_its_refusal_explained(
-    kind: str, host: str, name: str, login: str, right: str, wrong: str, mend: str, form: str, check: Check
+    kind: str, host: str, name: str, login: str, right: str, wrong: str, fix: str, form: str, check: Check
 ) -> None:
     with serve(cloud(kind, login, right)) as server:
         url = f"http://{server.address}"
@@ -269,7 +269,7 @@ def test_a_login_of_a_cloud_is_tried_and_its_refusal_explained(
         works, lines = check(form, password=wrong, **fields)
         assert not works
         assert f"registry {server.address}: " in lines["answer"][0]
-        assert mend in lines["mend"][0]
+        assert fix in lines["fix"][0]
         assert lines["result"] == ["the connection does not work"]
 
 
@@ -277,9 +277,9 @@ def test_a_refused_login_of_the_right_form_gets_the_usual_reasons(check: Check) 
     with serve(cloud("GHCR", "me", "ghp_right")) as server:
         extra = {"api_url": f"http://{server.address}"}
         _, lines = check(host="ghcr.io", login="me", password="ghp_wrong", extra=extra)
-        assert "lack read:packages" in lines["mend"][0]
+        assert "lack read:packages" in lines["fix"][0]
         _, lines = check(host=server.address, login="me", password="ghp_wrong")
-        assert "with `docker login`" in lines["mend"][0]
+        assert "with `docker login`" in lines["fix"][0]
 
 
 # --- the real registry, and the real engine
@@ -346,7 +346,7 @@ def test_every_byte_of_a_json_key_counts_where_tokens_are_given(
     works, lines = check(form, host=tokens.address, login="_json_key", password=JSON_KEY.rstrip("\n"))
     assert not works
     assert "its token server" in lines["answer"][0]
-    assert "may compare every byte" in lines["mend"][0]
+    assert "may compare every byte" in lines["fix"][0]
 
 
 @needs_engine
@@ -375,14 +375,14 @@ def test_a_wrong_password_of_the_real_registry_is_explained(passwords: RunningRe
     works, lines = check(host=passwords.address, login="course", password=PASSWORD)
     assert works
     assert lines["result"] == ["logged in as course"]
-    for password, mend in ((f"{PASSWORD}\n", "ends in a line break"), (f'"{PASSWORD}"', "quotes around it")):
+    for password, fix in ((f"{PASSWORD}\n", "ends in a line break"), (f'"{PASSWORD}"', "quotes around it")):
         works, lines = check(host=passwords.address, login="course", password=password)
         assert not works
         assert lines["answer"] == [f"registry {passwords.address}: refuses the login course"]
-        assert mend in lines["mend"][0]
+        assert fix in lines["fix"][0]
     works, lines = check(host=passwords.address)
     assert not works
-    assert lines["mend"] == ["put login and password into the connection"]
+    assert lines["fix"] == ["put login and password into the connection"]
 
 
 @needs_engine
@@ -413,7 +413,7 @@ def test_the_wrong_scheme_is_found_out_without_the_login(certificate: Path, chec
             works, lines = check(host=host, **login)
             assert not works
             address = host.partition("://")[2]
-            assert lines["mend"] == [f"it speaks {right}: write {right}://{address} as host"]
+            assert lines["fix"] == [f"it speaks {right}: write {right}://{address} as host"]
     assert not any("authorization" in request.headers for request in [*plain.seen, *encrypted.seen])
 
 
@@ -425,7 +425,7 @@ def test_a_registry_that_leads_elsewhere_is_not_followed_with_the_login(check: C
         works, lines = check(host=server.address, login="me", password=PASSWORD)
     assert not works
     assert f"redirects to http://{other.address}/v2/" in lines["answer"][0]
-    assert "write the address that it redirects to as host" in lines["mend"][0]
+    assert "write the address that it redirects to as host" in lines["fix"][0]
     assert not any("authorization" in request.headers for request in other.seen)
 
 
@@ -434,10 +434,10 @@ def test_a_certificate_that_does_not_hold_is_told_from_one_of_another_name(certi
     with serve(lambda _: reply({}), certificate) as server:
         works, lines = check(host=f"https://{server.address}")
         assert not works
-        assert "name its file (PEM) as ca_cert in extra" in lines["mend"][0]
+        assert "name its file (PEM) as ca_cert in extra" in lines["fix"][0]
         works, lines = check(host=f"https://{server.address}".replace("127.0.0.1", "localhost"), extra=ca_cert)
         assert not works
-        assert "the certificate is for another name" in lines["mend"][0]
+        assert "the certificate is for another name" in lines["fix"][0]
         works, lines = check(host=f"https://{server.address}", extra=ca_cert)
         assert works
         assert lines["result"] == ["answers, and asks for no login"]
@@ -449,27 +449,27 @@ def test_where_nothing_or_no_registry_answers_that_is_said(check: Check, monkeyp
         monkeypatch.setattr(registry_check, "TIMEOUT", 0.2)
         assert "timed out" in check(host=address)[1]["answer"][0]
     monkeypatch.undo()
-    assert "127.0.0.1 is the container itself" in check(host=address)[1]["mend"][0]
-    assert "no host is called nowhere.invalid" in check(host="nowhere.invalid")[1]["mend"][0]
+    assert "127.0.0.1 is the container itself" in check(host=address)[1]["fix"][0]
+    assert "no host is called nowhere.invalid" in check(host="nowhere.invalid")[1]["fix"][0]
     with serve(lambda _: reply(b"<html>", Content_Type="text/html; charset=utf-8")) as site:
         works, lines = check(host=site.address, login="me", password=PASSWORD)
         assert not works
-        assert "is a web page, so this is no registry" in lines["answer"][0]
+        assert "is a web page, so this is not a registry" in lines["answer"][0]
     assert not any("authorization" in request.headers for request in site.seen)
 
 
 @pytest.mark.parametrize(
-    ("fields", "mend"),
+    ("fields", "fix"),
     [
         ({"host": f"{GOOGLE}/project/images"}, f"write {GOOGLE} as host; what follows, project/images"),
         ({"host": "https://index.docker.io/v1/"}, "write index.docker.io as host"),
         ({"host": "gcr.io", "login": JSON_KEY, "password": "_json_key"}, "swap login and password"),
     ],
 )
-def test_a_connection_that_cannot_work_is_not_tried(fields: dict[str, str], mend: str, check: Check) -> None:
+def test_a_connection_that_cannot_work_is_not_tried(fields: dict[str, str], fix: str, check: Check) -> None:
     works, lines = check(**fields)
     assert not works
-    assert mend in lines["mend"][0]
+    assert fix in lines["fix"][0]
     assert "asks for" not in lines
     without_secrets(str(lines), JSON_KEY)
 
@@ -494,7 +494,7 @@ def test_an_extra_that_is_no_json_object_is_named_and_nobody_is_asked(extra: str
         value = json.dumps({"conn_type": "docker", "host": server.address, "extra": extra})
         done = run_command("odd", AIRFLOW_CONN_ODD=value)
     assert (done.returncode, done.stderr) == (1, "")
-    assert told(done.stdout)["answer"] == ["extra is no JSON object"]
+    assert told(done.stdout)["answer"] == ["extra is not a JSON object"]
     assert server.seen == []
 
 
@@ -533,8 +533,8 @@ def test_the_command_explains_itself_and_refuses_bad_arguments(capsys: pytest.Ca
     [
         ({"AIRFLOW_CONN_course": "docker://a:b@c"}, "AIRFLOW_CONN_course is set, but Airflow looks for"),
         ({"AIRFLOW_CONN_COURSE": '{"password": "se\ncret"}'}, "it does not parse as JSON (line 1, column 17)"),
-        ({"AIRFLOW_CONN_COURSE": '{"passwort": "secret"}'}, "something in it is no field of a connection"),
-        ({"AIRFLOW_CONN_COURSE": "docker://a:se/cr:et@://c"}, "it is no URI of a connection"),
+        ({"AIRFLOW_CONN_COURSE": '{"passwort": "secret"}'}, "something in it is not a field of a connection"),
+        ({"AIRFLOW_CONN_COURSE": "docker://a:se/cr:et@://c"}, "it is not a URI of a connection"),
     ],
 )
 def test_a_connection_that_cannot_be_read_is_told_in_one_line(
