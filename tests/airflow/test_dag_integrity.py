@@ -32,7 +32,7 @@ folder = sys.argv[1]
 bag = BundleDagBag(folder, bundle_path=folder, bundle_name="dags-folder")
 print(json.dumps({
     "errors": bag.import_errors,
-    "heavy": sorted({"pandas", "numpy"} & set(sys.modules)),
+    "heavy": sorted({"pandas", "numpy", "docker_registry.hook"} & set(sys.modules)),
     "dags": {dag.dag_id: {
         "tags": sorted(dag.tags),
         "catchup": dag.catchup,
