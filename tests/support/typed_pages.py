@@ -11,6 +11,9 @@ from typing import NamedTuple
 from course.doctor import PORTS
 from course.paths import HOME, REPO
 
+# A command, after which what it has exported is written to a file for the next one.
+KEEP_EXPORTS = 'eval "$1"; status=$?; env --null > "$0"; exit $status'
+
 
 class Step(NamedTuple):
     """A command of a page and the output under it; a line or a part of one that is "..." stands for anything."""
@@ -26,7 +29,7 @@ def steps_of(page: Path) -> list[Step]:
 
 
 def shows(page: str, printed: str) -> bool:
-    """Tell whether what was printed is what the page shows. Ports may differ: a test takes free ones."""
+    """Return whether what was printed is what the page shows. Ports may differ: a test takes free ones."""
     lines = [line.strip(" │") for line in printed.splitlines()]
     # one part between two lines of "..." after the other, each at the first place where it fits
     parts = [part.split("\n")[:-1] for part in re.split(r"^\.\.\.\n", page, flags=re.MULTILINE)]
@@ -56,9 +59,9 @@ def free_port() -> str:
 
 
 def shell() -> dict[str, str]:
-    """Give the environment of a learner's shell, with a home of its own, and names and ports of its own for a stack."""
-    # not under make, and without the settings of the tests
-    ours = ("AIRFLOW_HOME", "AIRFLOW__", "MAKE", "MFLAGS")
+    """Return the environment of a learner's shell, with a home, and with names and ports for a stack, of its own."""
+    # not under make, and without the settings of the tests; a page says itself what the learner exports
+    ours = ("AIRFLOW_HOME", "AIRFLOW__", "COURSE_VERSION", "MAKE", "MFLAGS")
     env = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     home = HOME / "learner"
     if not home.exists():
@@ -69,12 +72,12 @@ def shell() -> dict[str, str]:
 
 
 def type_all(chapter: str, env: dict[str, str]) -> None:
-    """Type the commands of a chapter, one after the other, and compare what they print with what it shows."""
+    """Type the commands of a chapter in one shell, and compare what they print with what it shows."""
     for step in steps_of(REPO / "chapters" / chapter):
         command = step.command.replace("127.0.0.1:5001", f"127.0.0.1:{env['REGISTRY_PORT']}")
         command = command.replace("$PWD/.course/", "$COURSE_HOME/")
         done = subprocess.run(
-            ["bash", "-c", command],  # noqa: S607 (a learner's shell)
+            ["bash", "-c", KEEP_EXPORTS, HOME / "exported", command],  # noqa: S607 (a learner's shell)
             cwd=REPO,
             env=env,
             capture_output=True,
@@ -83,4 +86,6 @@ def type_all(chapter: str, env: dict[str, str]) -> None:
         )
         shown = f"$ {command}\n{done.stdout}{done.stderr}"
         assert done.returncode == 0, shown
+        exported = (HOME / "exported").read_text().split("\0")
+        env = dict(variable.split("=", 1) for variable in exported if variable)
         assert shows(step.output, done.stdout), f"{shown}\n--- but the page says:\n{step.output}"
