@@ -31,7 +31,7 @@ run: $(EMBEDDED) ## fetch, rank and store a month of ratings, here and now (MONT
 top: .venv/.run ## show a stored ranking (MONTH=, default: the latest)
 	@$(COURSE) top $(if $(MONTH),--month '$(MONTH)') $(if $(PROFILE),--profile '$(PROFILE)')
 
-doctor: .venv/.run ## check what this machine has and what it misses, each with its fix
+doctor: .venv/.run ## check what this machine has and lacks, with a fix for each
 	@$(COURSE) doctor
 
 bench: .venv/.dev $(PROJECTS:%=%/.venv/.run) ## measure the numbers of the course again (ONLY="100k 1m 25m tasks")
@@ -39,7 +39,10 @@ bench: .venv/.dev $(PROJECTS:%=%/.venv/.run) ## measure the numbers of the cours
 
 # --- the stack: docker-compose.yaml
 
-.PHONY: env images offline-images push compose-up compose-down compose-clean airflow registry-check dag-run
+.PHONY: version env images offline-images push compose-up compose-down compose-clean airflow registry-check dag-run
+version: .venv/.run ## print the version, which is the tag of all images (COURSE_VERSION= or a line in .env chooses another)
+	@$(COURSE) version
+
 env: .venv/.run ## make .env with passwords for this machine; change nothing that is in it
 	@$(COURSE) env
 
@@ -49,14 +52,14 @@ images: .venv/.run ## build the images whose inputs changed, and show their size
 push: .venv/.run ## tag the task images and push them to the registry of the stack, and show their digests
 	@$(COURSE) push
 
-offline-images: .venv/.run ## build the base and the service images from Debian's packages, where no registry is in reach
+offline-images: .venv/.run ## build the base and the service images from Debian's packages, where no registry can be reached
 	@ci/offline-images/build.sh
 	@$(COURSE) env $(foreach pair,$(OFFLINE),--image $(pair))
 
 OFFLINE := BASE_IMAGE=course/base:trixie HAPROXY_IMAGE=course/haproxy:3.0 POSTGRES_IMAGE=course/postgres:17 \
 	REDIS_IMAGE=course/redis:8.0 MYSQL_IMAGE=course/mysql:11.8 REGISTRY_IMAGE=course/registry:2.8
 
-compose-up: .venv/.run ## start the whole stack, wait until it is well, print the address and the login
+compose-up: .venv/.run ## start the whole stack, wait until it is healthy, print the address and the login
 	@$(COURSE) compose-up
 
 compose-down: .venv/.run ## stop the stack; its data stay
@@ -116,25 +119,25 @@ types: .venv/.dev $(PROJECTS:%=%/.venv/.dev)
 # --- environments: one for Airflow and the course, one for each project. A stamp file says what is installed.
 
 .uv/bin/uv: requirements-uv.txt
-	@echo "getting uv, which installs the rest"
+	@echo "getting uv, which installs the rest" >&2
 	@python3 -m venv .uv
 	@.uv/bin/pip install --quiet --require-hashes -r $<
 	@touch $@
 
 .venv/.run: requirements.txt pyproject.toml images/movielens-rank/pyproject.toml | $(UV)
-	@echo "installing Airflow and what the mixed version needs (once)"
+	@echo "installing Airflow and what the mixed version needs (once)" >&2
 	@$(UV) venv --quiet --allow-existing --python "$(PYTHON)" .venv
 	@$(PIP_INSTALL) --python .venv --require-hashes -r requirements.txt
 	@$(PIP_INSTALL) --python .venv --no-deps -e . -e images/movielens-rank
 	@touch $@
 
 .venv/.dev: requirements-dev.txt .venv/.run
-	@echo "installing the development tools (once)"
+	@echo "installing the development tools (once)" >&2
 	@$(PIP_INSTALL) --python .venv --require-hashes -r $<
 	@touch $@
 
 %/.venv/.run: %/requirements.txt %/pyproject.toml | $(UV)
-	@echo "installing $* (once)"
+	@echo "installing $* (once)" >&2
 	@$(UV) venv --quiet --allow-existing --python "$(PYTHON)" $*/.venv
 	@$(PIP_INSTALL) --python $*/.venv --require-hashes -r $<
 	@$(PIP_INSTALL) --python $*/.venv --no-deps -e $*

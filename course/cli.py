@@ -12,6 +12,7 @@ import click
 from rich.console import Console
 
 from course.months import Month, MonthType
+from course.settings import version as course_version
 
 # Modules that only one command needs are imported inside it: `course top` should not wait for them.
 
@@ -22,6 +23,7 @@ PROFILES = click.Choice(["small", "100k", "1m", "25m"])
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 def course() -> None:
     """The companion of the course: run the pipeline, look at its results, check this machine."""
+    os.environ["COURSE_VERSION"] = course_version()  # for Compose, the DAGs, and all else that a command starts
 
 
 @course.command()
@@ -119,11 +121,17 @@ def bench(parts: tuple[str, ...]) -> None:
     "--image", "chosen", multiple=True, metavar="NAME=IMAGE", help="An image to use instead of the official one."
 )
 def env(chosen: tuple[str, ...]) -> None:
-    """Make .env, with passwords for this machine; add what is missing in it, change nothing."""
+    """Make .env, with passwords for this machine; add what is missing in it, change nothing else."""
     from course.settings import write_env
 
     added = write_env(**dict(one.split("=", 1) for one in chosen))
     click.echo(f"added to .env: {', '.join(added)}" if added else ".env has all it needs")
+
+
+@course.command()
+def version() -> None:
+    """Print the version of the course, which is the tag of its images: COURSE_VERSION, if that is set."""
+    click.echo(course_version())
 
 
 @course.command()
@@ -152,7 +160,7 @@ def push() -> None:
 
 @course.command("compose-up")
 def compose_up() -> None:
-    """Start the whole stack and wait until it is well."""
+    """Start the whole stack and wait until it is healthy."""
     from course import registry, stack
 
     console = Console(soft_wrap=True)
@@ -211,13 +219,13 @@ def registry_check(connection: str) -> None:
 
 
 def params_of(context: click.Context, option: click.Parameter, text: str) -> dict[str, Any]:
-    """Read params of a DAG from JSON."""
+    """Return params of a DAG, read from JSON."""
     try:
         params = json.loads(text)
     except ValueError as error:
-        raise click.BadParameter(f"{text!r} is no JSON: {error}") from None
+        raise click.BadParameter(f"{text!r} is not JSON: {error}") from None
     if not isinstance(params, dict):
-        raise click.BadParameter(f"{text!r} is no JSON object")
+        raise click.BadParameter(f"{text!r} is not a JSON object")
     return params
 
 
@@ -251,7 +259,7 @@ def k8s_down(context: str | None) -> None:
 @course.command("dag-run")
 @click.option("--dag", required=True, help="Which DAG.")
 @click.option("--month", type=MonthType(), help="The month to rank; default: 2019-01, for a DAG that asks for one.")
-@click.option("--conf", callback=params_of, default="{}", help='More params of the DAG, in JSON: \'{"tag": "0.1.0"}\'.')
+@click.option("--conf", callback=params_of, default="{}", help="More params of the DAG, in JSON: '{\"year\": 2019}'.")
 @click.option("--on", type=click.Choice(["stack", "cluster"]), help="Which Airflow; default: the one that is up.")
 @CONTEXT
 def dag_run(dag: str, month: Month | None, conf: dict[str, object], on: str | None, context: str | None) -> None:
@@ -293,7 +301,7 @@ def main() -> None:
         click.echo(f"Error: {error.format_message()}", err=True)
         sys.exit(error.exit_code)
     except PermissionError as error:  # for example a file that an earlier sudo left
-        click.echo(f"Error: no right to use {error.filename}: it belongs to somebody else", err=True)
+        click.echo(f"Error: permission denied for {error.filename}: it belongs to another user", err=True)
         sys.exit(1)
     except (click.Abort, KeyboardInterrupt):
         click.echo("stopped", err=True)

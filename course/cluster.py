@@ -1,4 +1,4 @@
-"""The pipeline and Airflow on a Kubernetes cluster: up with progress, a way in, and down."""
+"""The pipeline and Airflow on a Kubernetes cluster: up with progress, an endpoint, and down."""
 
 import contextlib
 import json
@@ -31,7 +31,6 @@ OLD_DATA = (
     "The data on the cluster open with the passwords of their first day: put the old .env back, "
     "or remove the data with `make k8s-down`"
 )
-LOADED = ["movielens-fetch", "movielens-rank", "movielens-store", "movielens-api", "airflow-kubernetes"]
 MADE = [  # what `up` makes
     *("namespaces", "resourcequotas", "limitranges", "serviceaccounts", "configmaps", "secrets", "services"),
     *("persistentvolumeclaims", "deployments.apps", "statefulsets.apps", "jobs.batch"),
@@ -46,7 +45,7 @@ class Cluster:
         self.context = context
 
     def kubectl(self, *arguments: str, given: str | None = None) -> str:
-        """Run kubectl, with `given` on its stdin; return what it printed. Raises ClickException with its last words."""
+        """Run kubectl, with `given` on its stdin; return what it printed. Raises ClickException with its last line."""
         done = self._try(*arguments, given=given)
         if done.returncode != 0:
             raise self._failure(arguments[0], done)
@@ -61,12 +60,12 @@ class Cluster:
         return subprocess.run(command, input=given, capture_output=True, text=True, check=False)
 
     def get(self, *what: str) -> Any:
-        """Get objects as JSON."""
+        """Return objects, read as JSON."""
         return json.loads(self.kubectl("get", *what, "--output=json"))
 
     @property
     def looks_local(self) -> bool:
-        """Tell whether the cluster's address is on this machine, or in a network of its own on it."""
+        """Return whether the cluster's address is on this machine, or in a network of its own on it."""
         if self.context == "minikube":  # on a bridge of this machine
             return True
         view = json.loads(self.kubectl("config", "view", "--minify", "--output=json"))
@@ -91,7 +90,7 @@ class Cluster:
 
     @property
     def is_ours(self) -> bool | None:
-        """Tell whether the namespace is the course's; None when there is none. Raises ClickException."""
+        """Return whether the namespace is the course's; None when there is none. Raises ClickException."""
         if (found := self.namespace) is None:
             return None
         label, value = OURS.split("=")
@@ -102,7 +101,7 @@ class Cluster:
         _require(check_cluster(self.context))
 
     def check(self) -> None:
-        """Check that the cluster answers, lets us, and has no other Airflow. Raises ClickException."""
+        """Check that the cluster answers, permits what `up` does, and has no other Airflow. Raises ClickException."""
         self.check_answers()
         for what in MADE:
             if self._try("auth", "can-i", "create", what, "--namespace", NAMESPACE).returncode != 0:
@@ -111,7 +110,7 @@ class Cluster:
                 )
         if self.is_ours is False:
             raise click.ClickException(
-                f"namespace {NAMESPACE} in context {self.context} is there and not the course's: take another cluster"
+                f"namespace {NAMESPACE} in context {self.context} exists and is not the course's: take another cluster"
             )
 
     # --- up
@@ -140,11 +139,11 @@ class Cluster:
             self.kubectl(
                 "apply", "--server-side", "--force-conflicts", "--filename", "-", given=json.dumps(manifests.secrets())
             )
-            # a Job cannot be changed, only made anew
+            # a Job cannot be changed, only replaced
             self.kubectl("--namespace", NAMESPACE, "delete", "job", "airflow-migrate", "--ignore-not-found")
             for folder in ("pipeline", "airflow"):
                 built = self.kubectl("kustomize", str(REPO / "k8s" / folder))
-                self.kubectl("apply", "--filename", "-", given=manifests.named_here(built))
+                self.kubectl("apply", "--filename", "-", given=manifests.with_local_images(built))
             if again and anew:  # the same names stand for other images now
                 self.kubectl("--namespace", NAMESPACE, "rollout", "restart", "deployment")
         self._wait(console, began)
@@ -160,7 +159,7 @@ class Cluster:
                 raise click.ClickException(f"{name.upper()}_PASSWORD in .env is not the one on the cluster. {OLD_DATA}")
 
     def load_images(self, console: Console) -> bool:
-        """Bring the images to where the cluster's nodes find them; tell whether any was not there yet."""
+        """Bring the images to where the cluster's nodes find them; return whether any was missing."""
         wanted = {name: images.inspect(name) for name in _built_here()}
         ids = {name: str(found["Id"]) for name, found in wanted.items() if found}
         # for another registry they have to be brought again
@@ -183,12 +182,12 @@ class Cluster:
 
     def _record(self) -> Path:
         """The file that says which images were brought. `down` removes it, and `up` then brings them all again."""
-        # the cluster's own name, so that one which is made anew is not taken for the one before
+        # the cluster's own name, so that a new one is not taken for the one before
         uid = self.get("namespace", "kube-system")["metadata"]["uid"]
         return HOME / "clusters" / f"{uid}.json"
 
     def _bring(self, names: list[str]) -> None:
-        """Use the way in that the cluster has. Raises ClickException for one that is not known."""
+        """Use the cluster's own way to load images. Raises ClickException for an unknown kind of cluster."""
         kind = self.context.partition("-")
         if registry := setting("REGISTRY"):
             for name in names:
@@ -198,7 +197,7 @@ class Cluster:
             try:
                 command = shlex.split(load)
             except ValueError as error:
-                raise click.ClickException(f"LOAD={load} is no command: {error}") from None
+                raise click.ClickException(f"LOAD={load} is not a command: {error}") from None
             with subprocess.Popen(["docker", "save", *names], stdout=subprocess.PIPE) as archive:  # noqa: S607
                 _run(command, stdin=archive.stdout)
             if archive.returncode != 0:
@@ -237,23 +236,23 @@ class Cluster:
         console.print(f"the cluster has it all, {len(shown)} services, in {time.monotonic() - began:.0f} s")
 
     def _why_not(self, name: str) -> str:
-        """Say why something does not get ready: what its pods wait for, the last events, the end of a log."""
+        """Return why something does not become ready: what its pods wait for, the last events, the end of a log."""
         selector = f"app.kubernetes.io/name={name}"
         pods = self.get("--namespace", NAMESPACE, "pods", "--selector", selector)["items"]
         events = self.get("--namespace", NAMESPACE, "events", "--sort-by=.lastTimestamp")["items"]
         about = [one["message"] for one in events if one["involvedObject"]["name"].startswith(name)][-3:]
         log = self._try("--namespace", NAMESPACE, "logs", "--selector", selector, "--tail=10", "--all-containers")
         phase = ", ".join(sorted({one["status"]["phase"] for one in pods})) or "no pod"
-        words = [f"{name} does not get ready ({phase})", *about, *log.stdout.splitlines()]
+        words = [f"{name} does not become ready ({phase})", *about, *log.stdout.splitlines()]
         return "\n".join([*words, "`make k8s-down` removes what was applied"])
 
     # --- in and out
 
     @contextlib.contextmanager
     def forwarded(self) -> Iterator[Callable[[], str]]:
-        """Forward a free port of this machine to Airflow's; give what tells the address.
+        """Forward a free port of this machine to Airflow's; yield a function that returns the address.
 
-        kubectl's forwarding ends with the pod or the API server that it goes to. Asking for the address mends it then.
+        kubectl's forwarding ends with the pod or the API server that it goes to. The function then starts it again.
         """
         command: Command = ["kubectl", "--context", self.context, "--namespace", NAMESPACE]
         command += ["port-forward", "service/airflow-api-server", ":8080"]
@@ -273,7 +272,7 @@ class Cluster:
                         process.wait()
                         log.seek(0)
                         said = log.read().strip().splitlines() or ["no message"]
-                        raise click.ClickException(f"no way to Airflow in context {self.context}: {said[-1]}")
+                        raise click.ClickException(f"cannot reach Airflow in context {self.context}: {said[-1]}")
                     found = f"http://127.0.0.1:{match[1]}"
                 return found
 
@@ -289,7 +288,7 @@ class Cluster:
             raise click.ClickException(f"namespace {NAMESPACE} in context {self.context} is not the course's: it stays")
         with console.status(f"removing namespace {NAMESPACE}"):
             self.kubectl("delete", "namespace", NAMESPACE, "--timeout=180s")
-            # those of an overlay; volumes are the cluster's, and not everybody may see them
+            # those of an overlay; volumes belong to the cluster, and not everybody may see them
             if volumes := self._try("get", "persistentvolumes", "--selector", OURS, "--output=name").stdout.split():
                 self.kubectl("delete", *volumes)
             self._record().unlink(missing_ok=True)
@@ -309,15 +308,15 @@ class Cluster:
 
 
 def current_context() -> str:
-    """Name kubectl's current context; "" when there is none, or no kubectl."""
+    """Return the name of kubectl's current context; "" when there is none, or no kubectl."""
     found, name = ask("kubectl", "config", "current-context")
     return name if found else ""
 
 
 def choose(context: str | None, make: Callable[[], str] | None = None) -> Cluster:
-    """Choose the context to work in: the given one, else kubectl's current one, if that looks local.
+    """Return the cluster to work on: that of the given context, else of kubectl's current one, if that looks local.
 
-    Where there is no current one, `make` makes a cluster and names its context. Raises ClickException.
+    Where there is no current one, `make` makes a cluster and returns its context. Raises ClickException.
     """
     _require(check_kubectl())
     listed = subprocess.run(
@@ -378,15 +377,13 @@ def _run(command: list[str], stdin: Any = None) -> str:
 
 
 def _built_here() -> list[str]:
-    """List the images that the cluster cannot pull: those of the course, and service images made by offline-images."""
+    """Return the images that the cluster cannot pull: those of the course, and service images of offline-images."""
     services = [setting(name) for name in SERVICES.values()]
-    return [f"course/{name}:{images.VERSION}" for name in LOADED] + [
-        one for one in services if one.startswith("course/")
-    ]
+    return [image.tag for image in images.listed("cluster")] + [one for one in services if one.startswith("course/")]
 
 
 def _is_ready(one: dict[str, Any]) -> bool:
-    """Tell whether a Deployment or StatefulSet runs what was applied last, or a Job is done."""
+    """Return whether a Deployment or StatefulSet runs what was applied last, or a Job is done."""
     status, wanted = one.get("status", {}), one["spec"].get("replicas", 1)
     if one["kind"] == "Job":
         return bool(status.get("succeeded"))
@@ -395,7 +392,7 @@ def _is_ready(one: dict[str, Any]) -> bool:
 
 
 def _has_failed(one: dict[str, Any]) -> bool:
-    """Tell whether a Job has given up."""
+    """Return whether a Job has given up."""
     return any(
         each["type"] == "Failed" for each in one.get("status", {}).get("conditions") or [] if one["kind"] == "Job"
     )

@@ -1,10 +1,10 @@
-"""k8s/ as it goes to a cluster: with the names that the images have here, and the Secrets, which are in no file."""
+"""k8s/ as it is applied to a cluster: with the image names of this machine, and the Secrets, which are in no file."""
 
 from typing import Any
 
 import yaml
 
-from course.settings import setting
+from course.settings import setting, version
 
 NAMESPACE = "airflow"
 OURS = "app.kubernetes.io/part-of=airflow-in-containers"  # a label of everything that is made here
@@ -12,36 +12,47 @@ OURS = "app.kubernetes.io/part-of=airflow-in-containers"  # a label of everythin
 SERVICES = {"mysql": "MYSQL_IMAGE", "postgres": "POSTGRES_IMAGE"}
 
 
-def named_here(built: str) -> str:
-    """Give what kustomize built, YAML, with the names that the images have here."""
-    return yaml.safe_dump_all(_renamed(one) for one in yaml.safe_load_all(built))
-
-
-def _renamed(resource: dict[str, Any]) -> dict[str, Any]:
-    """Give a resource the names that the images have here."""
+def with_local_images(built: str) -> str:
+    """Return what kustomize built, YAML, with the image names of this machine: version, registry, service images."""
     registry = f"{setting('REGISTRY').rstrip('/')}/" if setting("REGISTRY") else ""
-    template = resource.get("spec", {}).get("template", {}).get("spec", {})
-    for container in template.get("initContainers", []) + template.get("containers", []):
-        name = container["image"].partition(":")[0]
+    resources = list(yaml.safe_load_all(built))
+    for resource in resources:
+        template = resource.get("spec", {}).get("template", {}).get("spec", {})
+        for container in template.get("initContainers", []) + template.get("containers", []):
+            _set_image(container, registry)
+        if resource["kind"] == "ConfigMap":
+            _set_worker_image(resource["data"], registry)
+    return yaml.safe_dump_all(resources)
+
+
+def _set_image(container: dict[str, Any], registry: str) -> None:
+    name = container["image"].partition(":")[0]
+    if name.startswith("course/"):
+        container["image"] = f"{registry}{name}:{version()}"
+        if registry:  # where a tag may move; a node that was given its images may only use those
+            container["imagePullPolicy"] = "Always"
+    else:
         container["image"] = setting(SERVICES.get(name, "")) or container["image"]
-        if container["image"].startswith("course/"):
-            container["image"] = registry + container["image"]
-            if registry:  # where a tag may move; a node that was given its images may only take those
-                container["imagePullPolicy"] = "Always"
-    if resource["kind"] == "ConfigMap" and registry:
-        repository, template = "AIRFLOW__KUBERNETES_EXECUTOR__WORKER_CONTAINER_REPOSITORY", "worker-pod.yaml"
-        if repository in resource["data"]:
-            resource["data"] |= {repository: registry + resource["data"][repository], "COURSE_REGISTRY": registry}
-        if template in resource["data"]:
-            pod = yaml.safe_load(resource["data"][template])
-            for container in pod["spec"]["containers"]:
-                container["imagePullPolicy"] = "Always"
-            resource["data"][template] = yaml.safe_dump(pod)
-    return resource
+
+
+def _set_worker_image(data: dict[str, str], registry: str) -> None:
+    """Set the image of the worker pods, which the scheduler makes from its settings and a template.
+
+    The template is a file in a ConfigMap. Kustomize cannot change what is inside a file, so it is done here.
+    """
+    repository = "AIRFLOW__KUBERNETES_EXECUTOR__WORKER_CONTAINER_REPOSITORY"
+    if repository in data:
+        data |= {"AIRFLOW__KUBERNETES_EXECUTOR__WORKER_CONTAINER_TAG": version(), "COURSE_VERSION": version()}
+        data |= {repository: registry + data[repository], "COURSE_REGISTRY": registry}
+    if registry and "worker-pod.yaml" in data:
+        pod = yaml.safe_load(data["worker-pod.yaml"])
+        for container in pod["spec"]["containers"]:
+            container["imagePullPolicy"] = "Always"
+        data["worker-pod.yaml"] = yaml.safe_dump(pod)
 
 
 def secrets() -> dict[str, Any]:
-    """Make the Secrets of k8s/README.md from .env."""
+    """Return the Secrets of k8s/README.md, made from .env."""
     postgres, mysql = setting("POSTGRES_PASSWORD"), setting("MYSQL_PASSWORD")
     contents = {
         "movielens-login": {"password": setting("MOVIELENS_PASSWORD")},

@@ -4,10 +4,12 @@ import base64
 import os
 import re
 import secrets
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
 import click
+from dotenv import dotenv_values
 
 from course.paths import REPO
 
@@ -15,13 +17,18 @@ ENV_FILE = REPO / ".env"
 DOCKER_SOCKET = Path("/var/run/docker.sock")
 
 
+# At the end of the line that the course keeps up to date. A line without it is a choice of the learner's.
+MANAGED = "# the version of this checkout; without this remark the line stays as it is"
+MANAGED_LINE = re.compile(rf"^COURSE_VERSION=.*{re.escape(MANAGED)}$", re.MULTILINE)
+
+
 def _airflow_uid() -> str:
-    """Airflow does not run as root, also when the learner does; 50000 is the uid of its images."""
+    """Return the learner's uid. Airflow does not run as root, even when the learner does: then that of its images."""
     return str(os.getuid() or 50000)
 
 
 def _docker_gid() -> str:
-    """Give the group that may use the engine's socket. Docker Desktop's socket belongs to group 0."""
+    """Return the group that may use the engine's socket. Docker Desktop's socket belongs to group 0."""
     on_linux = DOCKER_SOCKET.exists() and not DOCKER_SOCKET.is_symlink()
     return str(DOCKER_SOCKET.stat().st_gid if on_linux else 0)
 
@@ -56,12 +63,12 @@ DEFAULTS = {"COURSE_STACK": "course", "AIRFLOW_PORT": "8080", "MOVIELENS_PORT": 
 
 
 def setting(name: str) -> str:
-    """Read a setting as Compose does: the environment, else .env; when that gives nothing, its default, else ""."""
+    """Return a setting as Compose reads it: from the environment, else from .env; else its default, else ""."""
     return os.environ.get(name, read_env().get(name, "")) or DEFAULTS.get(name, "")
 
 
 def missing_settings() -> list[str]:
-    """List the settings that the stack needs and nobody has made."""
+    """Return the names of the settings that the stack needs and that have no value."""
     return [name for name in MAKERS if not setting(name)]
 
 
@@ -72,19 +79,42 @@ def check_passwords() -> None:
             raise click.ClickException(f"{name} in .env may have letters, digits and . _ ~ - and nothing else")
 
 
-def read_env() -> dict[str, str]:
-    """Read .env: NAME=VALUE lines, with or without quotes; empty when there is none."""
+def version() -> str:
+    """Return the tag of the images: COURSE_VERSION if the learner has set it, else the version of this checkout."""
+    if chosen := os.environ.get("COURSE_VERSION"):
+        return chosen
+    is_managed = ENV_FILE.exists() and MANAGED_LINE.search(ENV_FILE.read_text())
+    return (not is_managed and read_env().get("COURSE_VERSION")) or checkout_version()
+
+
+def checkout_version() -> str:
+    """Return the version that pyproject.toml has."""
+    with (REPO / "pyproject.toml").open("rb") as file:
+        return str(tomllib.load(file)["project"]["version"])
+
+
+def refresh_version() -> None:
+    """Bring the line of .env up to date that plain `docker compose` takes the version from; a learner's own stays."""
     if not ENV_FILE.exists():
-        return {}
-    lines = (line.strip() for line in ENV_FILE.read_text().splitlines())
-    pairs = (line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
-    return {name: value.strip("\"'") for name, value in pairs}
+        return
+    text = ENV_FILE.read_text()
+    line = f"COURSE_VERSION={checkout_version()} {MANAGED}"
+    if MANAGED_LINE.search(text):
+        _replace_env(MANAGED_LINE.sub(line, text))
+    elif not read_env().get("COURSE_VERSION"):
+        _replace_env(_with_lines(text, line))
+
+
+def read_env() -> dict[str, str]:
+    """Return what .env has; empty when there is none."""
+    return {name: value or "" for name, value in dotenv_values(ENV_FILE, interpolate=False).items()}
 
 
 def write_env(**chosen: str) -> list[str]:
-    """Add to .env what has no value in it yet, and nothing else; return the names of what was added.
+    """Add to .env what has no value in it yet; return the names of what was added.
 
-    `chosen` are settings beyond the needed ones, such as image names. The file is readable by its owner only.
+    `chosen` are settings beyond the needed ones, such as image names. The file is readable by its owner only. Nothing
+    that is in it changes, but for the version of the checkout.
     """
     there = read_env()
     added = {name: make() for name, make in MAKERS.items() if not there.get(name)}
@@ -93,11 +123,20 @@ def write_env(**chosen: str) -> list[str]:
         text = (
             ENV_FILE.read_text() if ENV_FILE.exists() else "# Made by `make env` for this machine. It is not in git.\n"
         )
-        if not text.endswith("\n"):
-            text += "\n"
-        text += "".join(f"{name}={value}\n" for name, value in added.items())
-        beside = ENV_FILE.with_name(".env.new")
-        beside.touch(mode=0o600)
-        beside.write_text(text)
-        beside.replace(ENV_FILE)
+        _replace_env(_with_lines(text, *(f"{name}={value}" for name, value in added.items())))
+    refresh_version()
     return list(added)
+
+
+def _with_lines(text: str, *lines: str) -> str:
+    return "\n".join([text.removesuffix("\n"), *lines, ""])
+
+
+def _replace_env(text: str) -> None:
+    """Write .env, readable by its owner only, whole or not at all."""
+    if ENV_FILE.exists() and ENV_FILE.read_text() == text:
+        return
+    beside = ENV_FILE.with_name(".env.new")
+    beside.touch(mode=0o600)
+    beside.write_text(text)
+    beside.replace(ENV_FILE)

@@ -16,18 +16,29 @@ from course import images
 from course.doctor import ask, check_compose, check_engine, check_for_stack
 from course.paths import LOGS, REPO, shown
 from course.processes import Command, child
-from course.settings import ENV_FILE, MAKERS, check_passwords, missing_settings, setting, write_env
+from course.settings import (
+    ENV_FILE,
+    MAKERS,
+    check_passwords,
+    missing_settings,
+    refresh_version,
+    setting,
+    write_env,
+)
 
 UP_SECONDS = 300
-CRASHES = 3  # looks at which a service was seen ended by an error: then it will not get well
+CRASHES = 3  # looks at which a service was seen ended by an error: then it will not become healthy
 UP_LOG = LOGS / "compose-up.log"
 COMPOSE = ["docker", "compose", "--project-directory", str(REPO)]
 EVERY_PROFILE = ["--profile", "flower", "--profile", "cli"]
 
 
 def up(console: Console) -> None:
-    """Start the stack and wait until every service is well. Raises ClickException, before anything is started when
-    this machine lacks something, else with the log of a service that does not get well."""
+    """Start the stack and wait until every service is healthy.
+
+    Raises ClickException: before anything is started when this machine lacks something, else with the log of a service
+    that does not become healthy.
+    """
     for finding in check_for_stack():
         if finding.fix:
             raise click.ClickException(str(finding))
@@ -44,7 +55,7 @@ def up(console: Console) -> None:
     began = time.monotonic()
     LOGS.mkdir(parents=True, exist_ok=True)
     command: Command = [*COMPOSE, "up", "--detach", "--wait", "--wait-timeout", str(UP_SECONDS)]
-    shown_well: set[str] = set()
+    shown_healthy: set[str] = set()
     crashes: Counter[str] = Counter()
     with (
         UP_LOG.open("w") as log,
@@ -54,12 +65,12 @@ def up(console: Console) -> None:
         while process.poll() is None and not any(count >= CRASHES for count in crashes.values()):
             time.sleep(0.5)
             states = services()
-            well = {one["Service"] for one in states if is_well(one)}
-            for name in sorted(well - shown_well):
+            healthy = {one["Service"] for one in states if is_healthy(one)}
+            for name in sorted(healthy - shown_healthy):
                 console.print(f"  {time.monotonic() - began:5.0f} s  {name}", highlight=False)
-            shown_well |= well
-            waiting = ", ".join(sorted({one["Service"] for one in states} - well))
-            status.update(f"{len(well)} of {len(states)} services are well; waiting for {waiting or 'the rest'}")
+            shown_healthy |= healthy
+            waiting = ", ".join(sorted({one["Service"] for one in states} - healthy))
+            status.update(f"{len(healthy)} of {len(states)} services are healthy; waiting for {waiting or 'the rest'}")
             crashes.update(one["Service"] for one in states if has_failed(one))
     if process.returncode != 0:
         raise click.ClickException(why_not(crashes))
@@ -67,7 +78,7 @@ def up(console: Console) -> None:
 
 
 def complete_settings(console: Console) -> None:
-    """Make .env when there is none. Raises ClickException for settings that cannot be made up now."""
+    """Make .env when there is none. Raises ClickException for settings that cannot be generated any more."""
     if not ENV_FILE.exists() and len(missing_settings()) == len(MAKERS):
         database = f"{setting('COURSE_STACK')}_postgres"
         if ask("docker", "volume", "inspect", database)[0]:
@@ -80,33 +91,34 @@ def complete_settings(console: Console) -> None:
     if missing := missing_settings():
         raise click.ClickException(f"{', '.join(missing)} missing in .env: `make env` adds what is missing")
     check_passwords()
+    refresh_version()
 
 
 def services() -> list[dict[str, Any]]:
-    """List the containers of the stack, running or not; none when there is no stack."""
+    """Return the containers of the stack, running or not; none when there is no stack."""
     command = [*COMPOSE, "ps", "--all", "--format", "json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return [json.loads(line) for line in done.stdout.splitlines()] if done.returncode == 0 else []
 
 
-def is_well(service: dict[str, Any]) -> bool:
-    """Tell whether a service is healthy, or has done its one job."""
+def is_healthy(service: dict[str, Any]) -> bool:
+    """Return whether a service is healthy, or has done its one job."""
     return bool(service["Health"] == "healthy") or (service["State"] == "exited" and service["ExitCode"] == 0)
 
 
 def has_failed(service: dict[str, Any]) -> bool:
-    """Tell whether a service has ended with an error, or keeps doing so."""
+    """Return whether a service has ended with an error, or keeps doing so."""
     return bool(service["State"] == "restarting") or (service["State"] == "exited" and service["ExitCode"] != 0)
 
 
 def why_not(crashes: Counter[str]) -> str:
-    """Say which service is not well, with the end of its log; else what Compose said."""
+    """Return which service is not healthy, with the end of its log; else what Compose said."""
     states = services()
-    ill = [*crashes, *(one["Service"] for one in states if has_failed(one) or one["Health"] == "unhealthy")]
-    if ill:
-        command = [*COMPOSE, "logs", "--no-log-prefix", "--tail", "15", ill[0]]
+    unhealthy = [*crashes, *(one["Service"] for one in states if has_failed(one) or one["Health"] == "unhealthy")]
+    if unhealthy:
+        command = [*COMPOSE, "logs", "--no-log-prefix", "--tail", "15", unhealthy[0]]
         log = subprocess.run(command, capture_output=True, text=True, check=False).stdout
-        return f"{ill[0]} does not get well; the end of its log:\n{log}`make compose-down` stops the rest"
+        return f"{unhealthy[0]} does not become healthy; the end of its log:\n{log}`make compose-down` stops the rest"
     said = UP_LOG.read_text().strip().splitlines()
     return f"docker compose failed: {said[-1] if said else 'no message'} (all of it: {shown(UP_LOG)})"
 

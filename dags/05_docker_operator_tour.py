@@ -42,7 +42,7 @@ with DAG(
     # Templates are filled in when the task runs. Other arguments than these five are not templates, but for env_file
     # and docker_conn_id.
     with TaskGroup("templates"):
-        # docker run course/movielens-fetch:0.1.0 --help, or the image that was chosen at the trigger
+        # docker run course/movielens-fetch:$COURSE_VERSION --help, or the image that was chosen at the trigger
         DockerOperator(
             task_id="image", image=image("{{ params.task }}"), entrypoint=None, command="--help", xcom_all=True
         )

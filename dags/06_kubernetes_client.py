@@ -59,7 +59,7 @@ def connect() -> dict:
     return {"host": core.api_client.configuration.host, "version": version, "namespace": namespace}
 
 
-# kubectl run client --image=course/movielens-rank:0.1.0 --restart=Never --command -- sh -c '...'
+# kubectl run client --image=course/movielens-rank:$COURSE_VERSION --restart=Never --command -- sh -c '...'
 @task
 def create_pod(command: list[str], run_id=None) -> str:
     """Create a pod, and return the name that the cluster gave it. It starts once a node has room for it."""

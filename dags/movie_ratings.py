@@ -71,8 +71,8 @@ RANKINGS_CSV = f"/data/rankings/{START}.csv"
 STACK = os.environ.get("COURSE_STACK", "course")
 
 
-# The tag of the task images.
-TAG = "0.1.0"
+# The tag of the task images. Where nobody has set it, a task fails with this name of a tag that does not exist.
+TAG = os.environ.get("COURSE_VERSION") or "COURSE_VERSION-is-not-set"
 
 # The registry that a cluster pulls them from, with / at its end; empty where the images are brought to the nodes.
 REGISTRY = os.environ.get("COURSE_REGISTRY", "")
@@ -81,5 +81,5 @@ PULL_POLICY = "Always" if REGISTRY else "IfNotPresent"
 
 
 def image(task: str) -> str:
-    """Name the image of a task, as `make images` builds it; on a cluster, in the registry that it pulls from."""
+    """Return the name of a task's image, as `make images` builds it; on a cluster, in the registry it pulls from."""
     return f"{REGISTRY}course/{task}:{TAG}"

@@ -31,6 +31,9 @@ from support.required import cannot_run  # noqa: E402
 from course import embedded, images  # noqa: E402
 from course.cluster import choose  # noqa: E402
 from course.doctor import check_cluster, check_engine  # noqa: E402
+from course.settings import version  # noqa: E402
+
+os.environ["COURSE_VERSION"] = version()  # as the course's own commands do, for the DAGs and for Compose
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -47,20 +50,20 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @cache
 def why_no_docker() -> str:
-    """Say why no containers of the course can be run here; nothing when they can. Brings the images up to date."""
+    """Return why no containers of the course can be run here; "" when they can. Brings the images up to date."""
     engine = check_engine()
     if engine.fix:
         return f"Docker engine: {engine.found}. {engine.fix}"
     try:
         images.build(Console(quiet=True))
     except click.ClickException as error:
-        return f"{error.message}\nWhere no registry is in reach, `make offline-images` makes the base images"
+        return f"{error.message}\nWhere no registry can be reached, `make offline-images` makes the base images"
     return ""
 
 
 @cache
 def why_no_kubernetes() -> str:
-    """Say why no pods can be run here; nothing when they can. Brings the images to the nodes.
+    """Return why no pods can be run here; "" when they can. Brings the images to the nodes.
 
     A cluster that does not look like one on this machine is left alone, whatever context is the current one.
     """

@@ -23,10 +23,9 @@ from course.processes import Command
 from course.settings import setting
 
 TASK_RUNS = Path(__file__).with_name("task_runs.py")
-IMAGE = f"course/movielens-rank:{images.VERSION}"
 
 Engine = Callable[[Console], AbstractContextManager[dict[str, str]]]
-"""While it is entered, tasks can run. It gives the settings for their DAG, and removes at the end what they left.
+"""While it is entered, tasks can run. It yields the settings for their DAG, and removes at the end what they left.
 
 Raises ClickException when there is no such engine here.
 """
@@ -36,7 +35,7 @@ def measure_tasks(runs: int, console: Console) -> list[TaskOverhead]:
     """Measure the three versions. What cannot be measured here says why, and is not an error."""
     HOME.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="bench-", dir=HOME) as folder, console.status("") as status:
-        # a home of its own: these runs are nothing that a learner did
+        # a home of its own: these are not runs of the learner's
         env = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW_")} | {
             "AIRFLOW_HOME": str(Path(folder, "airflow")),
             "AIRFLOW__CORE__DAGS_FOLDER": str(DAGS),
@@ -109,8 +108,9 @@ def _require(finding: Finding) -> None:
 
 
 def _require_image() -> None:
-    if images.inspect(IMAGE) is None:
-        raise click.ClickException(f"image {IMAGE} is not here: `make images` builds it")
+    image = images.tag("movielens-rank")
+    if images.inspect(image) is None:
+        raise click.ClickException(f"image {image} is not here: `make images` builds it")
 
 
 def _own_name() -> str:

@@ -2,15 +2,17 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
 from airflow.providers.docker.operators.docker import DockerOperator
 from support.dag_runs import load_dag
 
-from course.paths import DAGS
+from course.paths import DAGS, REPO
 
 PIPELINES = ["01_mixed_operators", "02_docker", "03_kubernetes"]
 REGISTRY = "04_registry"
@@ -132,3 +134,33 @@ def test_only_where_the_images_come_from_a_registry_is_it_asked_before_each_pod(
         assert pods
         assert all(pod.image.startswith(f"{registry}course/") for pod in pods)
         assert {pod.image_pull_policy for pod in pods} == {policy}
+
+
+NOT_FOR_THE_CLUSTER = REPO / "images" / "airflow" / "Dockerfile.dockerignore"
+
+
+@pytest.mark.parametrize("file", sorted(DAGS.glob("[0-9]*.py")), ids=lambda file: file.stem)
+def test_the_image_of_the_cluster_has_the_dags_that_run_pods_and_no_other(
+    file: Path, airflow_database: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COURSE_ENGINE", "kubernetes")
+    runs_pods = any(isinstance(task, KubernetesPodOperator) for task in load_dag(file.stem).tasks)
+    left_out = re.findall(r"^dags/(.+)$", NOT_FOR_THE_CLUSTER.read_text(), re.MULTILINE)
+    line = f"dags/{file.name[:3]}*.py"
+    if any(file.match(pattern) for pattern in left_out):
+        assert not runs_pods, f"{file.name} runs pods: take the line {line} out of {NOT_FOR_THE_CLUSTER.name}"
+    else:
+        assert runs_pods, f"{file.name} runs no pods: put the line {line} into {NOT_FOR_THE_CLUSTER.name}"
+
+
+@pytest.mark.parametrize("dag_id", ["02_docker", "03_kubernetes", REGISTRY])
+def test_without_a_version_a_dag_is_read_and_its_images_say_what_is_missing(
+    dag_id: str, airflow_database: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine or the cluster then fails the task with the name of the image."""
+    monkeypatch.delenv("COURSE_VERSION")
+    dag = load_dag(dag_id)
+    if dag_id == REGISTRY:  # its images are known when it runs
+        assert dag.params["tag"] == "COURSE_VERSION-is-not-set"
+    else:
+        assert dag.get_task("rank_movies").image == "course/movielens-rank:COURSE_VERSION-is-not-set"

@@ -13,7 +13,7 @@ import click
 import pytest
 from rich.console import Console
 
-from course import bench
+from course import bench, images
 from course.bench import one_profile, run_bench, task_overhead
 from course.bench.figures import TaskOverhead
 from course.cluster import choose
@@ -153,7 +153,7 @@ def test_a_version_whose_task_fails_says_why(monkeypatch: pytest.MonkeyPatch) ->
     one = only("02_docker", monkeypatch)
     assert one.task_seconds is None
     assert one.not_measured is not None
-    assert "image 127.0.0.1:1/course/movielens-rank:0.1.0 is not here and cannot be pulled" in one.not_measured
+    assert f"image 127.0.0.1:1/{images.tag('movielens-rank')} is not here and cannot be pulled" in one.not_measured
 
 
 @pytest.mark.kubernetes

@@ -20,9 +20,9 @@ from support.docker_engine import DockerPipeline, Engine, Watch, engine, image
 from support.plain_python import ratings_of, rows_of
 
 from course.embedded import Api
-from course.images import VERSION
 from course.paths import AIRFLOW_HOME
 from course.registry import push
+from course.settings import version
 
 pytestmark = pytest.mark.docker
 
@@ -121,17 +121,17 @@ def another_rank(docker_engine: Engine, registry: Api, words: str) -> str:
     It ranks as the first one does. This engine's own tag stays at what it was.
     """
     client, name = docker_engine.client, f"{registry.host}:{registry.port}/course/{RANK}"
-    before = client.images.get(f"{name}:{VERSION}")
+    before = client.images.get(f"{name}:{version()}")
     container = docker_engine.create(before.id)
     changed = container.commit(changes=f'LABEL course.test={docker_engine.name} words="{words}"')
     container.remove()
-    assert changed.tag(name, VERSION)
+    assert changed.tag(name, version())
     try:
         login = {"username": registry.user, "password": registry.password}
-        events = list(client.images.push(name, VERSION, auth_config=login, stream=True, decode=True))
+        events = list(client.images.push(name, version(), auth_config=login, stream=True, decode=True))
         [digest] = [event["aux"]["Digest"] for event in events if "aux" in event]
     finally:
-        before.tag(name, VERSION)
+        before.tag(name, version())
     # nor does it have the other image: it has to come from the registry
     client.images.remove(f"{name}@{digest}")
     return digest
@@ -190,7 +190,7 @@ def test_without_pins_force_pull_brings_what_was_pushed_a_moment_ago(
     late = run(docker_engine.name, lambda: another_rank(docker_engine, registry, "late") and None, pin=False)
     assert late.state == "success"
     assert late.ran == late.recorded
-    assert late.recorded[RANK].endswith(f"/course/{RANK}:{VERSION}")
+    assert late.recorded[RANK].endswith(f"/course/{RANK}:{version()}")
     assert late.containers["rank_movies"]["Config"]["Labels"]["words"] == "late"
 
 

@@ -93,7 +93,7 @@ def test_every_task_succeeds_but_the_one_that_is_skipped(tour: Tour) -> None:
 
 
 def test_the_image_is_a_template(tour: Tour) -> None:
-    assert tour.containers["templates.image"]["Config"]["Image"] == "course/movielens-store:0.1.0"
+    assert tour.containers["templates.image"]["Config"]["Image"] == image("movielens-store")
     assert tour.xcom["templates.image"][0] == "Usage: store-rankings [OPTIONS]"
 
 

@@ -12,9 +12,11 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import docker
 import pytest
 from docker.types import Mount
+from rich.console import Console
 from support.docker_engine import CONFINED, TASK_UID, DockerPipeline, Engine, engine, image, wait_until
 
 from course import images
@@ -27,7 +29,6 @@ DOCKER = shutil.which("docker") or "docker"
 PASSWORD = "the-password-of-a-test"
 # more than its base at most, in MB
 LIMITS = {"movielens-fetch": 25, "movielens-store": 45, "movielens-rank": 160, "movielens-api": 70}
-NAMES = [one.name for one in images.IMAGES]
 START = {"movielens-fetch": "fetch-ratings", "movielens-store": "store-rankings", "movielens-rank": "rank-movies"}
 START |= {"movielens-api": "movielens-api"}
 
@@ -136,7 +137,19 @@ def has_file(pipeline: DockerPipeline, path: str) -> bool:
 # --- small, and without what is not needed
 
 
-@pytest.mark.parametrize("one", images.IMAGES, ids=NAMES)
+def listed() -> list[images.Image]:
+    """Return all images of the course; none without docker, where no test of theirs can run."""
+    return images.listed() if shutil.which("docker") else []
+
+
+every_image = pytest.mark.parametrize("one", listed(), ids=lambda one: one.name)
+
+
+def test_every_image_but_airflows_and_the_proxy_has_a_limit_of_its_size() -> None:
+    assert {one.name for one in listed() if not one.name.startswith(("airflow-", "docker-"))} == set(LIMITS)
+
+
+@every_image
 def test_an_image_says_what_it_is_and_holds_no_secret(docker_engine: Engine, one: images.Image) -> None:
     found = docker_engine.client.images.get(one.tag)
     labels = found.attrs["Config"]["Labels"]
@@ -144,11 +157,11 @@ def test_an_image_says_what_it_is_and_holds_no_secret(docker_engine: Engine, one
     assert len(labels["org.opencontainers.image.description"]) > 20
     assert labels["org.opencontainers.image.licenses"] == "Apache-2.0"
 
-    base = docker_engine.client.images.get(images.build_settings()[one.base])
+    base = docker_engine.client.images.get(one.base)
     variables = {
         variable.split("=")[0] for variable in {*found.attrs["Config"]["Env"]} - {*base.attrs["Config"]["Env"]}
     }
-    assert variables <= {"PATH", "PYTHONUNBUFFERED", "AIRFLOW_HOME", "HOME", "USER"}
+    assert variables <= {"PATH", "PYTHONPATH", "PYTHONUNBUFFERED", "AIRFLOW_HOME", "HOME", "USER"}
 
     told = json.dumps([found.attrs, found.history()])
     assert not re.findall(r"://[^/\s]+:[^/\s]+@", told)  # a login in an address
@@ -157,27 +170,29 @@ def test_an_image_says_what_it_is_and_holds_no_secret(docker_engine: Engine, one
             assert value not in told, f"{name} is in the image"
 
 
-@pytest.mark.parametrize("name", LIMITS)
-def test_an_image_adds_little_to_its_base(docker_engine: Engine, name: str) -> None:
-    base = docker_engine.client.images.get(images.build_settings()["BASE_IMAGE"]).attrs["Size"]
-    over = (docker_engine.client.images.get(image(name)).attrs["Size"] - base) / MB
-    print(f"{image(name)}: {over:.1f} MB over its base")
-    assert 0 < over < LIMITS[name]
+@pytest.mark.parametrize("one", [one for one in listed() if one.name in LIMITS], ids=lambda one: one.name)
+def test_an_image_adds_little_to_its_base(docker_engine: Engine, one: images.Image) -> None:
+    size, base = (docker_engine.client.images.get(tag).attrs["Size"] for tag in (one.tag, one.base))
+    over = (size - base) / MB
+    print(f"{one.tag}: {over:.1f} MB over its base")
+    assert 0 < over < LIMITS[one.name]
 
 
 # Prints what should not be there, a line each.
 SEARCH = r"""
 command -v gcc cc make uv
 python3 -c 'import pip' 2> /dev/null && echo "pip"
-ls -d /opt/pip /opt/venv/bin/pip* /build /root/.cache /home/*/.cache /tmp/* /var/tmp/* 2> /dev/null
+ls -d /opt/pip /opt/uv /opt/venv/bin/pip* /build /root/.cache /home/*/.cache /tmp/* /var/tmp/* 2> /dev/null
 find /var/lib/apt/lists /var/cache/apt -type f ! -name lock
 true
 """
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "docker-proxy"])
-def test_nothing_is_left_of_the_build(docker_engine: Engine, name: str) -> None:
-    code, printed = docker_engine.run(image(name), "-c", SEARCH, entrypoint="sh", user="0", network_mode="none")
+@every_image
+def test_nothing_is_left_of_the_build(docker_engine: Engine, one: images.Image) -> None:
+    if one.name == "docker-proxy":
+        return  # nothing is built there
+    code, printed = docker_engine.run(one.tag, "-c", SEARCH, entrypoint="sh", user="0", network_mode="none")
     assert (code, printed) == (0, "")
 
 
@@ -204,7 +219,54 @@ for name in ("pandas", "MySQLdb", "pymysql", "mysql.connector", "movielens_rank"
     assert sizes["mixed"] - sizes["lean"] > 100
 
 
+# Prints the DAGs that the cluster's Airflow knows, and what it could not read.
+DAG_FILES = """
+from airflow.dag_processing.dagbag import BundleDagBag
+bag = BundleDagBag("/opt/airflow/dags", bundle_path="/opt/airflow/dags", bundle_name="dags-folder")
+print(sorted(bag.dags), bag.import_errors)
+"""
+
+
+def test_the_airflow_of_the_cluster_reads_its_dags_with_its_plugins(docker_engine: Engine) -> None:
+    settings = {"COURSE_ENGINE": "kubernetes", "AIRFLOW__CORE__LOAD_EXAMPLES": "false"}
+    code, printed = docker_engine.run(
+        image("airflow-kubernetes"), "python", "-c", DAG_FILES, environment=settings, network_mode="none"
+    )
+    assert code == 0, printed
+    assert printed.splitlines()[-1] == "['03_kubernetes', '06_kubernetes_client', '07_all_months'] {}"
+
+
 # --- built
+
+
+def test_a_build_that_fails_names_the_image_and_shows_the_end_of_its_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bake file of this test is a copy of the real one with one word changed."""
+    wrong = tmp_path / "docker-bake.hcl"
+    text = images.BAKE_FILE.read_text()
+    wrong.write_text(text.replace('context  = "movielens-api"', f'context  = "{tmp_path}"', 1))
+    (tmp_path / "Dockerfile").write_text("ARG BASE_IMAGE\nFROM ${BASE_IMAGE}\nRUN echo what went wrong && false\n")
+    monkeypatch.setattr(images, "BAKE", [*images.BAKE[:-1], str(wrong)])
+    monkeypatch.setenv("COURSE_VERSION", "test-fails")  # so that no image of the learner's is replaced
+    with pytest.raises(click.ClickException) as failed:
+        images.build(Console(quiet=True))
+    first, *log = failed.value.message.splitlines()
+    assert first == "course/movielens-api:test-fails could not be built:"
+    assert any(line.endswith("what went wrong") for line in log)
+    assert len(log) <= 20
+
+
+@pytest.mark.parametrize("chosen", ["0.2.0-test"])
+def test_a_chosen_version_is_built_and_told(chosen: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COURSE_VERSION", chosen)
+    try:
+        images.build(Console(quiet=True))
+        assert images.missing() == []
+        assert {one.tag.partition(":")[2] for one in images.listed()} == {chosen}
+        assert images.tag("movielens-rank") in {one.tag for one in images.listed("tasks")}
+    finally:
+        subprocess.run([DOCKER, "image", "rm", *(one.tag for one in images.listed())], capture_output=True, check=False)
 
 
 def build(*arguments: str) -> str:
@@ -214,13 +276,12 @@ def build(*arguments: str) -> str:
     return done.stderr
 
 
-@pytest.mark.parametrize("one", images.IMAGES, ids=NAMES)
+@every_image
 def test_a_build_context_is_small_and_holds_no_environment(one: images.Image, tmp_path: Path) -> None:
     """What would go to the engine if the Dockerfile copied all of it."""
-    dockerfile = one.dockerfile or one.context / "Dockerfile"
     everything = tmp_path / "Dockerfile"
     everything.write_text("FROM scratch\nCOPY . /\n")
-    ignored = dockerfile.with_name(f"{dockerfile.name}.dockerignore")
+    ignored = one.dockerfile.with_name(f"{one.dockerfile.name}.dockerignore")
     if ignored.exists():
         shutil.copy(ignored, f"{everything}.dockerignore")
     build("--file", str(everything), "--output", f"type=tar,dest={tmp_path / 'context.tar'}", str(one.context))
@@ -255,8 +316,8 @@ def test_a_certificate_authority_and_the_settings_of_pip_leave_no_trace_in_an_im
     docker_engine: Engine, tmp_path: Path
 ) -> None:
     marker = f"course-test-{uuid.uuid4().hex}"
-    base = images.build_settings()["BASE_IMAGE"]
-    _, bundle = docker_engine.run(base, "cat", "/etc/ssl/certs/ca-certificates.crt", entrypoint="")
+    (fetch,) = (one for one in listed() if one.name == "movielens-fetch")
+    _, bundle = docker_engine.run(fetch.base, "cat", "/etc/ssl/certs/ca-certificates.crt", entrypoint="")
     secrets = {"ca": bundle, "pip.conf": "[global]\n"}
     for name, variable in (("ca", "BUILD_CA"), ("pip.conf", "BUILD_PIP_CONF")):
         if path := os.environ.get(variable):  # what builds need here
@@ -266,10 +327,15 @@ def test_a_certificate_authority_and_the_settings_of_pip_leave_no_trace_in_an_im
     try:
         build(
             "--no-cache",  # a cached step ran with other secrets
-            *("--tag", tag, "--build-arg", f"BASE_IMAGE={base}"),
-            *(part for name in images.PROXIES if name in os.environ for part in ("--build-arg", name)),
+            *("--tag", tag, "--build-arg", f"BASE_IMAGE={fetch.base}"),
+            *(
+                part
+                for name in ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
+                if name in os.environ
+                for part in ("--build-arg", name)
+            ),
             *(part for name in secrets for part in ("--secret", f"id={name},src={tmp_path / name}")),
-            str(images.IMAGES_FOLDER / "movielens-fetch"),
+            str(fetch.context),
         )
         assert contains(tag, b"fetch-ratings")  # the search finds what is there
         assert contains(tag, marker.encode()) == []

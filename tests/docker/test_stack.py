@@ -31,13 +31,14 @@ from support.deployed_airflow import (
     tasks_of,
     wait_until,
 )
+from support.docker_engine import image
 
 from course import stack
 from course.doctor import PORTS
 from course.embedded import Api
 from course.paths import REPO
 from course.rest import ENDED, Airflow
-from course.settings import MAKERS, setting
+from course.settings import MAKERS, setting, version
 
 pytestmark = pytest.mark.docker
 
@@ -87,7 +88,7 @@ def said(name: str, request: pytest.FixtureRequest) -> Iterator[str]:
     yield done.stdout
     if request.session.testsfailed > failed_before:
         for service in stack.services():
-            if service["Service"].startswith("airflow") or not stack.is_well(service):
+            if service["Service"].startswith("airflow") or not stack.is_healthy(service):
                 log = compose("logs", "--no-log-prefix", "--tail", "20", service["Service"])
                 print(f"== {service['Service']}: {service['Status']}\n{log}")
 
@@ -111,7 +112,7 @@ def task_containers() -> list[str]:
 
 
 def is_fetching() -> bool:
-    """Tell whether a task container fetches ratings just now."""
+    """Return whether a task container fetches ratings just now."""
     filters = ("--filter=label=course.task_id=fetch_ratings", "--filter=status=running")
     data = f"{setting('COURSE_STACK')}-data"
     return bool(docker("ps", "--quiet", *filters, f"--filter=volume={data}"))
@@ -146,7 +147,7 @@ def test_a_taken_port_is_named_before_anything_is_started(port: str) -> None:
         assert not docker(kind, "ls", "--quiet", "--filter=label=com.docker.compose.project=course-test-port")
 
 
-@pytest.mark.parametrize("missing", MAKERS)
+@pytest.mark.parametrize("missing", [*MAKERS, "COURSE_VERSION"])
 def test_a_setting_without_a_value_is_named(missing: str) -> None:
     env = os.environ | dict.fromkeys(MAKERS, "0") | {missing: ""}
     done = subprocess.run([*stack.COMPOSE, "config"], env=env, capture_output=True, text=True, check=False)
@@ -201,7 +202,7 @@ def inspected(airflow: Airflow, api: Api) -> list[dict]:
 
 
 def inspect(containers: Iterable[str]) -> dict[str, dict]:
-    """Give what the engine knows of containers, by id; of those that are still there."""
+    """Return what the engine knows of containers, by id; of those that are still there."""
     known = {}
     for container in containers:
         done = subprocess.run(["docker", "inspect", container], capture_output=True, text=True, check=False)  # noqa: S607
@@ -245,7 +246,9 @@ def registry(said: str) -> str:
 
 def test_compose_up_leaves_every_task_image_in_the_registry_and_names_it(said: str, registry: str) -> None:
     for task in TASK_IMAGES.values():
-        assert re.search(rf"^  {registry}/course/{task}@sha256:[0-9a-f]{{64}}  \(.*0\.1\.0\)$", said, re.MULTILINE)
+        assert re.search(
+            rf"^  {registry}/course/{task}@sha256:[0-9a-f]{{64}}  \(.*{re.escape(version())}\)$", said, re.MULTILINE
+        )
 
 
 def test_the_registry_refuses_those_without_its_login(registry: str) -> None:
@@ -320,7 +323,7 @@ def test_dag_run_shows_why_a_run_failed_and_one_clear_mends_it_after_a_restart_o
     name: str, airflow: Airflow, api: Api, inspected: list[dict]
 ) -> None:
     volume = f"--volume={name}-movielens-login:/login"
-    spoil = ["--user=10001", "--entrypoint=sh", "course/movielens-store:0.1.0", "-c", "echo wrong > /login/password"]
+    spoil = ["--user=10001", "--entrypoint=sh", image("movielens-store"), "-c", "echo wrong > /login/password"]
     docker("run", "--rm", volume, *spoil)
     failed = course("dag-run", "--dag", "02_docker", "--month", "2019-04")
     assert failed.returncode == 1, failed.stdout + failed.stderr

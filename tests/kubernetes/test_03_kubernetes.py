@@ -20,6 +20,7 @@ from kubernetes.client import CoreV1Api
 from kubernetes.client import models as k8s
 from support import task_commands
 from support.dag_runs import load_dag, run_dag
+from support.docker_engine import image
 from support.kubernetes_cluster import TASK_PODS, Cluster, KubernetesPipeline, Line, Watch, secret, wait_until
 from support.plain_python import ratings_of, rows_of
 from support.signals import WAITING, sigterm_when, when
@@ -266,8 +267,8 @@ def test_a_namespace_without_the_course_fails_at_once_with_the_command(
 def test_an_image_that_is_not_on_the_node_and_must_not_be_pulled_fails_at_once(
     cluster: Cluster, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    printed = fails_at_once(capsys, image="course/not-built:0.1.0", image_pull_policy="Never")
-    assert "image course/not-built:0.1.0 is not on the node, and must not be pulled: `make images`" in printed
+    printed = fails_at_once(capsys, image="course/not-built:1", image_pull_policy="Never")
+    assert "image course/not-built:1 is not on the node, and must not be pulled: `make images`" in printed
     assert "Pod Event: ErrImageNeverPull" in printed
 
 
@@ -454,7 +455,7 @@ def leave(cluster: Cluster, run_after: datetime, code: str, **labels: str) -> st
     mine = {"dag_id": "03_kubernetes", "task_id": "fetch_ratings", "kubernetes_pod_operator": "True"}
     mine |= {"run_id": make_safe_label_value(f"manual__{run_after.isoformat()}"), "try_number": "1"}
     mine |= load_dag("03_kubernetes").get_task("fetch_ratings").labels
-    name = cluster.start("course/movielens-fetch:0.1.0", mine | labels, code)
+    name = cluster.start(image("movielens-fetch"), mine | labels, code)
     wait_until(lambda: cluster.prints("ready", name), f"the pod {name}")
     return name
 

@@ -19,13 +19,15 @@ import pytest
 import yaml
 from support.required import cannot_run
 
-from course.images import VERSION
+from course import manifests
 from course.paths import REPO
+from course.settings import checkout_version
 
 Manifest = dict[str, Any]
 
 K8S = REPO / "k8s"
-FOLDERS = sorted(str(file.parent.relative_to(K8S)) for file in K8S.rglob("kustomization.yaml"))
+COMPONENTS = ["images"]  # parts of the others
+FOLDERS = sorted({str(file.parent.relative_to(K8S)) for file in K8S.rglob("kustomization.yaml")} - {*COMPONENTS})
 WORKER_POD = K8S / "airflow" / "worker-pod.yaml"  # the scheduler makes pods from it
 VERSIONS = [f"1.{minor}" for minor in range(25, 38)]
 # The Secrets that `make k8s-up` makes, and their keys.
@@ -216,12 +218,56 @@ def test_a_pod_that_breaks_a_rule_is_named_with_it(rule: str) -> None:
 def test_images_of_the_course_have_its_version() -> None:
     images = {container["image"] for pod in all_pods() for container in pod.containers if "image" in container}
     ours = {image for image in images if image.startswith("course/")}
-    assert ours == {f"course/movielens-api:{VERSION}", f"course/airflow-kubernetes:{VERSION}"}
+    assert ours == {f"course/{name}:{checkout_version()}" for name in ("movielens-api", "airflow-kubernetes")}
     assert images - ours == {"mysql:8.4", "postgres:17"}
     settings = find("ConfigMap", "airflow-settings")["data"]
     repository = settings["AIRFLOW__KUBERNETES_EXECUTOR__WORKER_CONTAINER_REPOSITORY"]
     tag = settings["AIRFLOW__KUBERNETES_EXECUTOR__WORKER_CONTAINER_TAG"]
     assert f"{repository}:{tag}" in ours
+    assert settings["COURSE_VERSION"] == tag
+
+
+def test_every_image_of_the_course_gets_its_version_in_one_place() -> None:
+    (kustomization,) = yaml.safe_load_all((K8S / "images" / "kustomization.yaml").read_text())
+    assert {one["newTag"] for one in kustomization["images"]} == {checkout_version()}
+    named = {
+        image
+        for file in K8S.rglob("*.yaml")
+        for image in re.findall(r"^ +image: (course/\S+)$", file.read_text(), re.M)
+    }
+    assert named == {one["name"] for one in kustomization["images"]}
+
+
+def applied(**settings: str) -> list[Manifest]:
+    """What `make k8s-up` applies under some settings."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("COURSE_VERSION", "REGISTRY", *manifests.SERVICES.values()):
+            patch.setenv(name, settings.get(name, ""))
+        return list(yaml.safe_load_all(manifests.with_local_images(yaml.safe_dump_all(everything()))))
+
+
+def images_of(found: list[Manifest]) -> set[tuple[str, str]]:
+    return {(one["image"], one["imagePullPolicy"]) for pod in pods_of(found) for one in pod.containers}
+
+
+@pytest.mark.parametrize(
+    ("registry", "prefix", "policy"), [("", "", "IfNotPresent"), ("127.0.0.1:5001/me", "127.0.0.1:5001/me/", "Always")]
+)
+def test_k8s_up_takes_the_chosen_version_and_registry_everywhere(registry: str, prefix: str, policy: str) -> None:
+    found = applied(COURSE_VERSION="0.2.0-test", REGISTRY=registry, MYSQL_IMAGE="course/mysql:11.8")
+    assert images_of(found) == {
+        (f"{prefix}course/movielens-api:0.2.0-test", policy),
+        (f"{prefix}course/airflow-kubernetes:0.2.0-test", policy),
+        ("course/mysql:11.8", "IfNotPresent"),
+        ("postgres:17", "IfNotPresent"),
+    }
+    settings = find("ConfigMap", "airflow-settings", found)["data"]
+    worker = "AIRFLOW__KUBERNETES_EXECUTOR__WORKER_CONTAINER"
+    assert settings[f"{worker}_REPOSITORY"] == f"{prefix}course/airflow-kubernetes"
+    assert settings[f"{worker}_TAG"] == settings["COURSE_VERSION"] == "0.2.0-test"
+    assert settings["COURSE_REGISTRY"] == prefix
+    (template,) = (one["data"]["worker-pod.yaml"] for one in found if "worker-pod.yaml" in one.get("data", {}))
+    assert {one["imagePullPolicy"] for one in yaml.safe_load(template)["spec"]["containers"]} == {policy}
 
 
 # --- rights
@@ -649,8 +695,7 @@ def test_the_chart_knows_every_key_of_the_helm_values() -> None:
 def test_the_helm_values_say_what_the_manifests_say() -> None:
     values, settings = helm_values(), find("ConfigMap", "airflow-settings")["data"]
     assert values["executor"] == settings["AIRFLOW__CORE__EXECUTOR"]
-    image = values["images"]["airflow"]
-    assert f"{image['repository']}:{image['tag']}" == f"course/airflow-kubernetes:{VERSION}"
+    assert values["images"]["airflow"]["repository"] == "course/airflow-kubernetes"
     for section, options in values["config"].items():
         for option, value in options.items():
             assert settings[f"AIRFLOW__{section}__{option}".upper()] == value
@@ -658,8 +703,11 @@ def test_the_helm_values_say_what_the_manifests_say() -> None:
         f"AIRFLOW__{section}__{option}".upper() for section, options in values["config"].items() for option in options
     }
     assert {name for name in settings if name.startswith("AIRFLOW__")} - ours == SET_BY_THE_CHART
+    # the version is not in the file: the command in its first lines sets both
+    assert values["images"]["airflow"]["tag"] == values["env"][0]["value"] == ""
+    assert values["env"][0]["name"] == "COURSE_VERSION"
     others = {name: value for name, value in settings.items() if not name.startswith("AIRFLOW__")}
-    assert {one["name"]: one["value"] for one in values["env"]} == others
+    assert {one["name"]: one["value"] for one in values["env"]} == others | {"COURSE_VERSION": ""}
     assert values["logs"]["persistence"]["existingClaim"] == "airflow-logs"
     for key, name in CHART_SERVICES.items():
         (pod,) = (one for one in all_pods() if one.name == name)

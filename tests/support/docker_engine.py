@@ -18,6 +18,7 @@ from docker.models.containers import Container
 from docker.types import Mount
 from support.dag_runs import Place, run_dag
 
+from course import images
 from course.embedded import Api
 from course.settings import read_env
 
@@ -30,7 +31,7 @@ CONFINED = {
 
 
 def image(name: str) -> str:
-    return f"course/{name}:0.1.0"
+    return images.tag(name)
 
 
 def service_image(setting: str, official: str) -> str:

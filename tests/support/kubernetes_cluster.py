@@ -23,6 +23,7 @@ from support.docker_engine import answers, image, service_image
 
 from course.embedded import Api
 from course.paths import REPO
+from course.settings import version
 
 PIPELINE = REPO / "k8s" / "pipeline"
 TASK_UID = 10001
@@ -214,7 +215,10 @@ class KubernetesPipeline:
             "kind": "Kustomization",
             "namespace": self.cluster.namespace,
             "resources": [os.path.relpath(PIPELINE, folder.resolve())],
-            "images": [{"name": "mysql", "newName": name, "newTag": tag}],
+            "images": [
+                {"name": "mysql", "newName": name, "newTag": tag},
+                {"name": "course/movielens-api", "newTag": version()},
+            ],
         }
         (folder / "kustomization.yaml").write_text(yaml.safe_dump(overlay))
         self.cluster.kubectl("create", "namespace", self.cluster.namespace)
