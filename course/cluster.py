@@ -106,11 +106,11 @@ class Cluster:
         for what in MADE:
             if self._try("auth", "can-i", "create", what, "--namespace", NAMESPACE).returncode != 0:
                 raise click.ClickException(
-                    f"context {self.context} has no right to create {what}: ask for it, or take a cluster of your own"
+                    f"context {self.context} has no permission to create {what}: ask for it, or use your own cluster"
                 )
         if self.is_ours is False:
             raise click.ClickException(
-                f"namespace {NAMESPACE} in context {self.context} exists and is not the course's: take another cluster"
+                f"namespace {NAMESPACE} in context {self.context} exists and is not the course's: use another cluster"
             )
 
     # --- up
@@ -159,7 +159,7 @@ class Cluster:
                 raise click.ClickException(f"{name.upper()}_PASSWORD in .env is not the one on the cluster. {OLD_DATA}")
 
     def load_images(self, console: Console) -> bool:
-        """Bring the images to where the cluster's nodes find them; return whether any was missing."""
+        """Load the images where the cluster's nodes find them; return whether any was missing."""
         wanted = {name: images.inspect(name) for name in _built_here()}
         ids = {name: str(found["Id"]) for name, found in wanted.items() if found}
         # for another registry they have to be brought again
@@ -181,7 +181,7 @@ class Cluster:
         return True
 
     def _record(self) -> Path:
-        """The file that says which images were brought. `down` removes it, and `up` then brings them all again."""
+        """The file that records which images were loaded. `down` removes it, and `up` then loads them all again."""
         # the cluster's own name, so that a new one is not taken for the one before
         uid = self.get("namespace", "kube-system")["metadata"]["uid"]
         return HOME / "clusters" / f"{uid}.json"

@@ -54,12 +54,12 @@ def prepare_database(airflow_home: Path) -> None:
         return
     from airflow.utils.db import resetdb
 
-    resetdb()  # also mends one that was left half made, or by another version
+    resetdb()  # even when one is there, half made or of another version
     done.touch()
 
 
 def run(dag_id: str, month: str) -> bool:
-    """Run the DAG for one month and tell whether it succeeded."""
+    """Run the DAG for one month and return whether it succeeded."""
     from airflow.dag_processing.dagbag import BundleDagBag
 
     folder = Path(os.environ["AIRFLOW__CORE__DAGS_FOLDER"])

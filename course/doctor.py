@@ -24,7 +24,7 @@ PORTS = {"AIRFLOW_PORT": "airflow-api-server", "MOVIELENS_PORT": "movielens-api"
 
 
 class Finding(NamedTuple):
-    """One check: what was looked at, what was found, and how to mend it (None: nothing to mend)."""
+    """One check: what was looked at, what was found, and how to fix it (None: nothing to fix)."""
 
     check: str
     needed_for: str
@@ -36,17 +36,17 @@ class Finding(NamedTuple):
 
     @property
     def is_missing(self) -> bool:
-        """Tell whether `make run` cannot do without the fix."""
+        """Return whether `make run` needs the fix."""
         return self.fix is not None and self.needed_for == "make run"
 
 
 def examine() -> list[Finding]:
-    """Make every check. Takes a few seconds at most: each command that is asked has a time limit."""
+    """Run every check. Takes a few seconds at most: each command that is run has a time limit."""
     return [check_python(), check_disk(), check_loopback(), *check_for_stack(), *check_for_cluster()]
 
 
 def check_for_stack() -> list[Finding]:
-    """Check what `make compose-up` needs. Without an engine, what it has cannot be told."""
+    """Check what `make compose-up` needs. Without an engine, its memory and disk are unknown."""
     engine = [check_engine(), check_compose()]
     if not any(finding.fix for finding in engine):
         engine += [check_memory(), check_engine_disk()]
@@ -54,7 +54,7 @@ def check_for_stack() -> list[Finding]:
 
 
 def check_for_cluster() -> list[Finding]:
-    """Check what `make k8s-up` needs, up to the first thing that is missing: without it the rest cannot be told."""
+    """Check what `make k8s-up` needs, up to the first thing that is missing: the rest depends on it."""
     findings = []
     for check in (check_kubectl, check_context, check_cluster):
         findings.append(check())
@@ -91,7 +91,7 @@ def check_engine() -> Finding:
         return Finding("Docker engine", "Docker", answer)
     if "permission denied" in answer.lower():
         fix = 'join the group of the socket: sudo usermod -aG docker "$USER", then log in again'
-        return Finding("Docker engine", "Docker", "no right to use its socket", fix)
+        return Finding("Docker engine", "Docker", "no permission to use its socket", fix)
     answer = answer.split(". Is the docker daemon running")[0]
     if address := os.environ.get("DOCKER_HOST"):
         return Finding("Docker engine", "Docker", answer, f"start the engine at {address}, or unset DOCKER_HOST")
@@ -158,7 +158,7 @@ def check_cluster(context: str = "") -> Finding:
 
 
 def ask(*command: str) -> tuple[bool, str]:
-    """Run a command; tell whether it succeeded, and the first line of what it said."""
+    """Run a command; return whether it succeeded, and the first line of its output."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
     except FileNotFoundError:
@@ -170,7 +170,7 @@ def ask(*command: str) -> tuple[bool, str]:
 
 
 def print_findings(console: Console, findings: list[Finding]) -> None:
-    """Print the findings as a table, those to mend with their fix."""
+    """Print the findings as a table, with a fix where one is needed."""
     table = Table()
     for heading in ("check", "needed for", "found", "fix"):
         table.add_column(heading, overflow="fold")
@@ -179,4 +179,4 @@ def print_findings(console: Console, findings: list[Finding]) -> None:
         table.add_row(finding.check, finding.needed_for, f"[{colour}]{finding.found}[/]", finding.fix or "")
     console.print(table)
     missing = sum(finding.is_missing for finding in findings)
-    console.print(f"{missing} thing(s) to mend before `make run`" if missing else "ready for `make run`")
+    console.print(f"{missing} thing(s) to fix before `make run`" if missing else "ready for `make run`")

@@ -76,7 +76,7 @@ def movielens_api(profile: str) -> Iterator[Api]:
 
 
 def airflow_environment(api: Api, database: Path = DATABASE, results: Path = RESULTS) -> dict[str, str]:
-    """Give the environment that makes Airflow and the DAGs work embedded, whatever the learner's own has."""
+    """Return the environment that makes Airflow and the DAGs work embedded, whatever the learner's own has."""
     movielens = {"conn_type": "http", "host": api.host, "port": api.port, "login": api.user, "password": api.password}
     return {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW_")} | {
         "NO_PROXY": ",".join(filter(None, [os.environ.get("NO_PROXY"), api.host])),  # a proxy would not find the API
@@ -110,7 +110,7 @@ def run_dag(dag_id: str, months: list[Month], api: Api) -> Iterator[dict[str, An
 
 
 def count_ratings(month: Month) -> int:
-    """Count the ratings that the last run of a month fetched."""
+    """Return how many ratings the last run of a month fetched."""
     with (RESULTS / "ratings" / f"{month.first_day}.csv").open() as file:
         return sum(1 for _ in file) - 1
 

@@ -16,7 +16,7 @@ USER = "airflow"
 
 @contextmanager
 def running_airflow(on: str | None = None, context: str | None = None) -> Iterator[Airflow]:
-    """Give the REST API of the Airflow that is up; `on` says which when both are, "stack" or "cluster".
+    """Yield the REST API of the Airflow that is up; where both are, `on` says which: "stack" or "cluster".
 
     Raises ClickException, one line, when there is none, or none that was asked for.
     """
@@ -41,11 +41,11 @@ def _stack_is_up() -> bool:
 
 
 def _current_cluster() -> Cluster | None:
-    """Give the cluster of the current context, when it is up and the course's Airflow is there."""
+    """Return the cluster of the current context, when it is up and the course's Airflow is there."""
     if not shutil.which("kubectl") or not (name := current_context()):
         return None
     cluster = Cluster(name)
     try:
         return cluster if cluster.is_ours else None
-    except click.ClickException:  # it is down, or somebody else's
+    except click.ClickException:  # it is down, or not ours
         return None

@@ -21,7 +21,7 @@ class Month(NamedTuple):
         return datetime.date(self.year, self.month, 1)
 
     def later(self, months: int) -> "Month":
-        """Give the month that many months later."""
+        """Return the month that many months later."""
         years, month = divmod(self.month - 1 + months, 12)
         return Month(self.year + years, month + 1)
 

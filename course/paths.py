@@ -16,10 +16,10 @@ DATABASE = HOME / "movies.db"
 
 
 def movielens_data(profile: str) -> Path:
-    """Name the folder of the generated data of one profile."""
+    """Return the folder of the generated data of one profile."""
     return HOME / "movielens" / profile
 
 
 def shown(path: Path) -> str:
-    """Write a path as a learner in the repo would type it."""
+    """Return a path as a learner in the repo would type it."""
     return str(path.relative_to(REPO)) if path.is_relative_to(REPO) else str(path)

@@ -24,7 +24,7 @@ class Ranked(NamedTuple):
 
 
 def stored_rankings(pipeline: str, interval_start: datetime.date, limit: int = -1) -> list[Ranked]:
-    """Read the ranking of one interval in order of position; the first `limit` rows, or all of them."""
+    """Return the ranking of one interval in order of position; the first `limit` rows, or all of them."""
     query = (
         "SELECT position, movie_id, avg_rating, num_ratings FROM movie_rankings"
         " WHERE pipeline = ? AND interval_start = ? ORDER BY position LIMIT ?"
@@ -34,7 +34,7 @@ def stored_rankings(pipeline: str, interval_start: datetime.date, limit: int = -
 
 
 def latest_interval(pipeline: str) -> datetime.date | None:
-    """Tell the start of the latest interval that has rows."""
+    """Return the start of the latest interval that has rows."""
     query = "SELECT max(interval_start) FROM movie_rankings WHERE pipeline = ?"
     with closing(_open_database()) as database:
         (start,) = database.execute(query, (pipeline,)).fetchone()
@@ -53,7 +53,7 @@ def _open_database() -> sqlite3.Connection:
 
 
 def read_titles(profile: str) -> dict[int, str]:
-    """Read the titles of a profile's movies, by movieId; none when its data is not there."""
+    """Return the titles of a profile's movies, by movieId; none when its data is missing."""
     movies: Path = movielens_data(profile) / "movies.csv"
     if not movies.exists():
         return {}

@@ -20,8 +20,8 @@ LOG_LINES = 40
 class Airflow:
     """Airflow's REST API (v2), logged in.
 
-    `address` is asked before each request, for a way in that was cut may be mended there. `start` is the command that
-    starts Airflow. Raises ClickException, one line, when nothing answers or the login is refused.
+    `address` is called before each request, since it may restore a connection that was cut. `start` is the command
+    that starts Airflow. Raises ClickException, one line, when nothing answers or the login is refused.
     """
 
     def __init__(self, address: Callable[[], str], user: str, password: str, start: str = "make compose-up") -> None:
@@ -53,11 +53,11 @@ class Airflow:
         raise click.ClickException(f"Airflow answered {answer.status_code}: {' '.join(str(said).split())}")
 
     def call(self, method: str, path: str, **more: Any) -> Any:
-        """Call a path under /api/v2 and return its JSON. Raises ClickException with what Airflow said against it."""
+        """Call a path under /api/v2 and return its JSON. Raises ClickException with Airflow's own message."""
         return self._json(self._ask(method, f"/api/v2{path}", **more))
 
     def patient_get(self, path: str, **more: Any) -> Any:
-        """Get a path under /api/v2, through an outage of the API server if need be."""
+        """Return the JSON of a path under /api/v2, retrying through an outage of the API server if need be."""
         deadline = time.monotonic() + OUTAGE
         while True:
             try:
@@ -68,7 +68,7 @@ class Airflow:
                 time.sleep(1)
 
     def params_of(self, dag_id: str) -> set[str]:
-        """Name the params of a DAG, once Airflow has read its file. Raises ClickException when there is no such DAG."""
+        """Return the params of a DAG, once Airflow has read its file. Raises ClickException for an unknown DAG."""
         self._wait_for(dag_id)
         return set(self.call("GET", f"/dags/{dag_id}/details")["params"] or {})
 
@@ -96,7 +96,7 @@ class Airflow:
             time.sleep(1)
 
     def follow(self, console: Console, dag_id: str, run_id: str) -> bool:
-        """Print each change of a task's state until the run ends; tell whether it succeeded.
+        """Print each change of a task's state until the run ends; return whether it succeeded.
 
         Prints the log of a task whenever a try of it failed.
         """
@@ -123,7 +123,7 @@ class Airflow:
             time.sleep(0.5)
 
     def log_of(self, path: str, map_index: int = -1) -> list[str]:
-        """Read the log of one try of a task: what the task said and what went wrong, the last lines of it."""
+        """Return the last lines of the log of one try of a task: its output, and what went wrong."""
         params = {"full_content": "true", "map_index": map_index}
         answer = self.patient_get(path, params=params, headers={"Accept": "application/json"})
         lines, in_group = [], False

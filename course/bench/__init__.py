@@ -35,7 +35,7 @@ def run_bench(
     The figures, with the names of course/bench/figures.py, also go to the JSON file `output`. The naive fetch stops
     after `seconds_limit` and is estimated from the pages it had by then. A task is run `task_runs` times. Raises
     ClickException when something is not installed, a command fails, or the rankings of rank-movies and DuckDB differ;
-    not when an engine is not there: the figures of that version then say why.
+    not when an engine is missing: the figures of that version then say why.
     """
     console = console or Console()
     check_installed()
@@ -63,7 +63,7 @@ def run_bench(
 
 
 def check_installed() -> None:
-    """Raise ClickException, with the make target that mends it, if something that the bench runs is not there."""
+    """Raise ClickException, with the make target that installs it, if something that the bench runs is missing."""
     if not Path("/proc/self/smaps_rollup").exists():
         raise click.ClickException("the bench reads the memory of processes from /proc: it needs Linux 4.14 or newer")
     for command in (API_COMMAND, FETCH_COMMAND, RANK_COMMAND):
@@ -76,6 +76,6 @@ def check_installed() -> None:
 
 
 def describe_machine() -> dict[str, Any]:
-    """Give what the figures depend on."""
+    """Return what the figures depend on."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {"cpus": os.cpu_count(), "memory_bytes": memory, "python": platform.python_version()}

@@ -103,7 +103,7 @@ def test_without_the_rights_it_says_so_before_anything_is_applied(cluster: Clust
     view["users"][0]["user"] = {"token": base64.b64decode(token).decode()}
     kubeconfig = tmp_path / "config"
     kubeconfig.write_text(json.dumps(view))
-    assert_one_line(course("k8s-up", KUBECONFIG=str(kubeconfig)), "no right to create namespaces")
+    assert_one_line(course("k8s-up", KUBECONFIG=str(kubeconfig)), "no permission to create namespaces")
     assert choose(None).is_ours is None
 
 
