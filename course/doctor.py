@@ -13,14 +13,12 @@ from rich.table import Table
 
 from course import images
 from course.paths import REPO
-from course.settings import setting
+from course.settings import published_ports, setting
 
 GIB = 2**30
 DISK_FOR_RUN = 2  # GiB: two environments, the data, the results
 DISK_FOR_IMAGES, DISK_FOR_STACK = 5, 1  # GiB: before and after the images are built
 MEMORY_FOR_STACK = 6  # GiB: the limits in docker-compose.yaml, and two task containers
-# the ports of the stack, and who listens there
-PORTS = {"AIRFLOW_PORT": "airflow-api-server", "MOVIELENS_PORT": "movielens-api", "REGISTRY_PORT": "registry"}
 
 
 class Finding(NamedTuple):
@@ -50,7 +48,7 @@ def check_for_stack() -> list[Finding]:
     engine = [check_engine(), check_compose()]
     if not any(finding.fix for finding in engine):
         engine += [check_memory(), check_engine_disk()]
-    return [*engine, *(check_port(name) for name in PORTS)]
+    return [*engine, *(check_port(name) for name in published_ports())]
 
 
 def check_for_cluster() -> list[Finding]:
@@ -129,7 +127,8 @@ def check_port(name: str) -> Finding:
         if probe.connect_ex(("127.0.0.1", int(port))) != 0:
             return Finding(f"port {port}", "Docker", "free")
     labels = (
-        f"label=com.docker.compose.{key}" for key in (f"project={setting('COURSE_STACK')}", f"service={PORTS[name]}")
+        f"label=com.docker.compose.{key}"
+        for key in (f"project={setting('COURSE_STACK')}", f"service={published_ports()[name][0]}")
     )
     found, container = ask(
         "docker", "ps", "--quiet", *(f"--filter={label}" for label in labels), f"--filter=publish={port}"

@@ -6,9 +6,11 @@ import re
 import secrets
 import tomllib
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import click
+import yaml
 from dotenv import dotenv_values
 
 from course.paths import REPO
@@ -58,13 +60,33 @@ MAKERS: dict[str, Callable[[], str]] = {
     "API_SECRET_KEY": _signing_key,
     "JWT_SECRET": _signing_key,
 }
-# What may be left out: where the stack is found.
-DEFAULTS = {"COURSE_STACK": "course", "AIRFLOW_PORT": "8080", "MOVIELENS_PORT": "5050", "REGISTRY_PORT": "5001"}
+COMPOSE_FILE = REPO / "docker-compose.yaml"
+PUBLISHED_PORT = re.compile(r"127\.0\.0\.1:\$\{(?P<setting>[A-Z_]+):-(?P<default>\d+)\}:\d+")
 
 
 def setting(name: str) -> str:
     """Return a setting as Compose reads it: from the environment, else from .env; else its default, else ""."""
-    return os.environ.get(name, read_env().get(name, "")) or DEFAULTS.get(name, "")
+    return os.environ.get(name, read_env().get(name, "")) or default(name)
+
+
+def default(name: str) -> str:
+    """Return the default of a setting that says where the stack is found; "" for another one."""
+    if name.endswith("_PORT"):
+        return published_ports().get(name, ("", ""))[1]
+    return "course" if name == "COURSE_STACK" else ""
+
+
+@cache
+def published_ports() -> dict[str, tuple[str, str]]:
+    """Return the settings of the ports that `make compose-up` publishes, each with its service and its default."""
+    services = yaml.safe_load(COMPOSE_FILE.read_text())["services"]
+    return {
+        found["setting"]: (name, found["default"])
+        for name, service in services.items()
+        if "profiles" not in service
+        for port in service.get("ports", [])
+        if (found := PUBLISHED_PORT.fullmatch(port))
+    }
 
 
 def missing_settings() -> list[str]:

@@ -21,7 +21,7 @@ from support.required import cannot_run
 
 from course import manifests
 from course.paths import REPO
-from course.settings import checkout_version
+from course.settings import COMPOSE_FILE, checkout_version
 
 Manifest = dict[str, Any]
 
@@ -31,14 +31,7 @@ FOLDERS = sorted({str(file.parent.relative_to(K8S)) for file in K8S.rglob("kusto
 WORKER_POD = K8S / "airflow" / "worker-pod.yaml"  # the scheduler makes pods from it
 VERSIONS = [f"1.{minor}" for minor in range(25, 38)]
 # The Secrets that `make k8s-up` makes, and their keys.
-SECRETS = {
-    "movielens-login": {"password"},
-    "database-login": {"url"},
-    "mysql": {"password"},
-    "postgres": {"password"},
-    "airflow": {"database-url", "fernet-key", "api-secret-key", "jwt-secret"},
-    "airflow-admin": {"password"},
-}
+SECRETS = {one["metadata"]["name"]: {*one["stringData"]} for one in manifests.secrets()["items"]}
 SMALL_UNITS = {"m": 0.001, "Mi": 1 / 1024, "Gi": 1.0, "": 1.0}
 
 
@@ -219,12 +212,18 @@ def test_images_of_the_course_have_its_version() -> None:
     images = {container["image"] for pod in all_pods() for container in pod.containers if "image" in container}
     ours = {image for image in images if image.startswith("course/")}
     assert ours == {f"course/{name}:{checkout_version()}" for name in ("movielens-api", "airflow-kubernetes")}
-    assert images - ours == {"mysql:8.4", "postgres:17"}
+    assert images - ours == {official_image(setting) for setting in manifests.SERVICES.values()}
     settings = find("ConfigMap", "airflow-settings")["data"]
     repository = settings["AIRFLOW__KUBERNETES_EXECUTOR__WORKER_CONTAINER_REPOSITORY"]
     tag = settings["AIRFLOW__KUBERNETES_EXECUTOR__WORKER_CONTAINER_TAG"]
     assert f"{repository}:{tag}" in ours
     assert settings["COURSE_VERSION"] == tag
+
+
+def official_image(setting: str) -> str:
+    """Return the image of a service as the stack has it, where no setting names another one."""
+    (found,) = re.findall(rf"\$\{{{setting}:-(.+?)\}}", COMPOSE_FILE.read_text())
+    return found
 
 
 def test_every_image_of_the_course_gets_its_version_in_one_place() -> None:

@@ -8,8 +8,8 @@ import uuid
 from pathlib import Path
 from typing import NamedTuple
 
-from course.doctor import PORTS
 from course.paths import HOME, REPO
+from course.settings import published_ports
 
 # A command, after which what it has exported is written to a file for the next one.
 KEEP_EXPORTS = 'eval "$1"; status=$?; env --null > "$0"; exit $status'
@@ -68,7 +68,7 @@ def shell() -> dict[str, str]:
         home.mkdir()
         (home / "clusters").symlink_to(HOME / "clusters")  # which images a cluster has got from the tests
     env |= {"COURSE_HOME": str(home), "COURSE_STACK": f"course-chapter-{uuid.uuid4().hex[:6]}"}
-    return env | {port: free_port() for port in PORTS}
+    return env | {port: free_port() for port in published_ports()}
 
 
 def type_all(chapter: str, env: dict[str, str]) -> None:
