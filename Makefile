@@ -90,13 +90,8 @@ k8s-down: .venv/.run ## remove from the cluster what k8s-up put there, with its 
 # --- the tests
 
 .PHONY: test lint types
-test: lint types ## run every check and every suite (REQUIRE=docker,kubernetes: what cannot run is a failure)
-	@failed=""; \
-	for folder in $(PROJECTS) .; do \
-	  printf '\n== %s\n' "$${folder/#./tests}"; \
-	  $$folder/.venv/bin/pytest "$$folder/tests" || failed="$$failed $$folder"; \
-	done; \
-	if [ -n "$$failed" ]; then echo "failed:$$failed"; exit 1; fi
+test: .venv/.dev $(PROJECTS:%=%/.venv/.dev) ## run every check and every suite (REQUIRE=docker,kubernetes: what cannot run is a failure)
+	@.venv/bin/python tests/run.py
 
 lint: .venv/.dev
 	@.venv/bin/ruff check --quiet .

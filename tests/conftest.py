@@ -1,9 +1,11 @@
 """One home for Airflow and the course, away from the learner's, and the real API for every test that crosses parts."""
 
+import fcntl
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -37,8 +39,46 @@ os.environ["COURSE_VERSION"] = version()  # as the course's own commands do, for
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "alone(what): needs the whole `machine` or `cluster`, to measure or to break it")
     config.addinivalue_line("markers", "docker: needs a Docker engine")
     config.addinivalue_line("markers", "kubernetes: needs a Kubernetes cluster, the one of kubectl's current context")
+
+
+# What the suites of one `make test` share: locks, and which images the cluster has.
+RUN = Path(os.environ.get("COURSE_TEST_RUN", HOME))
+if RUN != HOME:
+    (RUN / "clusters").mkdir(exist_ok=True)
+    (HOME / "clusters").symlink_to(RUN / "clusters")
+# Each suite shares what it uses with those beside it, and a test that is marked `alone` has it for itself.
+LOCKS = {what: (RUN / f"{what}.lock").open("w") for what in ("machine", "cluster")}
+
+
+@contextmanager
+def one_at_a_time() -> Iterator[None]:
+    """Keep the suites beside this one from building or loading the same images at the same time."""
+    with (RUN / "images.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Move the tests that have the machine for themselves to the end."""
+    items.sort(key=lambda item: alone_on(item) == "machine")
+    fcntl.flock(LOCKS["machine"], fcntl.LOCK_SH)
+    if any(item.get_closest_marker("kubernetes") for item in items):
+        fcntl.flock(LOCKS["cluster"], fcntl.LOCK_SH)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> None:
+    """Before a test that runs alone, wait until the suites beside this one have ended, or are waiting too."""
+    if what := alone_on(item):
+        fcntl.flock(LOCKS[what], fcntl.LOCK_EX)
+
+
+def alone_on(item: pytest.Item) -> str | None:
+    marker = item.get_closest_marker("alone")
+    return marker.args[0] if marker else None
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -55,7 +95,8 @@ def why_no_docker() -> str:
     if engine.fix:
         return f"Docker engine: {engine.found}. {engine.fix}"
     try:
-        images.build(Console(quiet=True))
+        with one_at_a_time():
+            images.build(Console(quiet=True))
     except click.ClickException as error:
         return f"{error.message}\nWhere no registry can be reached, `make offline-images` makes the base images"
     return ""
@@ -73,7 +114,8 @@ def why_no_kubernetes() -> str:
             return str(finding)
         if why_not := why_no_docker():
             return f"{why_not} (it builds the images of the pods)"
-        cluster.load_images(Console(quiet=True))
+        with one_at_a_time():
+            cluster.load_images(Console(quiet=True))
     except click.ClickException as error:
         return error.message
     return ""

@@ -45,7 +45,9 @@ def cluster(airflow_database: None, tmp_path_factory: pytest.TempPathFactory) ->
             config = tmp_path_factory.mktemp("worker") / "config"
             config.write_text(kubeconfig_of_a_worker(one))
             patch.setenv(CONNECTION, one.connection(kube_config_path=str(config)))
-            patch.setattr("support.kubernetes_cluster.TASK_PODS", "")  # all pods: those that the client makes have other labels
+            patch.setattr(
+                "support.kubernetes_cluster.TASK_PODS", ""
+            )  # all pods: those that the client makes have other labels
             yield one
             wait_until(lambda: one.task_pods() == [], "a namespace without pods")
     finally:

@@ -13,10 +13,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from airflow.providers.cncf.kubernetes.pod_generator import make_safe_label_value
 from support.dag_runs import run_mixed
 from support.deployed_airflow import (
     SLOW_API,
     TASKS,
+    Run,
     assert_one_line,
     assert_success,
     course,
@@ -46,6 +48,8 @@ DAG = "03_kubernetes"
 CI_CLUSTER = REPO / "ci" / "kubernetes.sh"
 MONTHS = ("2019-01", "2019-02", "2019-03")
 TASK_POD = "kubernetes_pod_operator=True"
+RUNNING = "--field-selector=status.phase=Running"
+DELETED = {"task": "2019-06", "worker": "2019-07", "scheduler": "2019-08"}  # whose pod, in the run of which month
 # what each ServiceAccount may do, beyond what every account of the cluster may ask about itself
 RIGHTS = {
     "airflow-scheduler": {"pods": {"create", "delete", "list", "patch", "watch"}},
@@ -159,12 +163,6 @@ def task_pods(cluster: Cluster, task: str = "", *options: str) -> list[str]:
     """List the names of the pods that tasks run in, those of one task or all."""
     selector = f"{TASK_POD},task_id={task}" if task else TASK_POD
     return cluster.kubectl("get", "pods", f"--selector={selector}", "--output=name", *options).split()
-
-
-def worker_pods(cluster: Cluster, task: str) -> list[str]:
-    """List the names of Airflow's own pods for a task."""
-    selector = f"kubernetes_executor=True,task_id={task}"
-    return cluster.kubectl("get", "pods", f"--selector={selector}", "--output=name").split()
 
 
 def test_k8s_up_is_done_in_100_seconds_and_says_how_to_go_on(said: str) -> None:
@@ -310,25 +308,34 @@ def slow_api(airflow: Airflow, cluster: Cluster) -> None:
     cluster.kubectl("rollout", "status", "deployment/movielens-api", "--timeout=60s")
 
 
-@pytest.mark.parametrize(
-    ("month", "fault"),
-    [("2019-06", "task"), ("2019-07", "worker"), ("2019-08", "scheduler")],
-)
+@pytest.fixture(scope="module")
+def faulted(slow_api: None, cluster: Cluster, airflow: Airflow) -> dict[str, Run]:
+    """Three runs at once, each hit by the deletion of another pod in the middle of its first task; all have ended."""
+    runs = {fault: start(airflow, DAG, month) for fault, month in DELETED.items()}
+
+    def fetching(fault: str) -> str:
+        return f"{TASK_POD},task_id=fetch_ratings,run_id={make_safe_label_value(runs[fault].path.rsplit('/', 1)[1])}"
+
+    def all_fetch() -> bool:
+        found = cluster.kubectl("get", "pods", f"--selector={TASK_POD},task_id=fetch_ratings", RUNNING, "--output=name")
+        return len(found.split()) == len(runs)
+
+    wait_until(all_fetch)
+    cluster.kubectl("delete", "pods", "--wait=false", "--selector", fetching("task"))
+    # gently: what KubernetesPodOperator alone counts as a success
+    worker = fetching("worker").replace(TASK_POD, "kubernetes_executor=True")
+    cluster.kubectl("delete", "pods", "--wait=false", "--selector", worker)
+    scheduler = "--selector=app.kubernetes.io/name=airflow-scheduler"
+    cluster.kubectl("delete", "pods", scheduler, "--grace-period=0", "--force")
+    assert_success(airflow, list(runs.values()), 300)
+    return runs
+
+
+@pytest.mark.parametrize(("fault", "tries"), [("task", 2), ("worker", 2), ("scheduler", 1)])
 def test_a_pod_deleted_in_the_middle_of_a_run_costs_neither_a_row_nor_a_pod(
-    slow_api: None, cluster: Cluster, airflow: Airflow, month: str, fault: str
+    faulted: dict[str, Run], cluster: Cluster, airflow: Airflow, fault: str, tries: int
 ) -> None:
-    run = start(airflow, DAG, month)
-    wait_until(lambda: task_pods(cluster, "fetch_ratings", "--field-selector=status.phase=Running"))
-    if fault == "task":
-        cluster.kubectl("delete", "--wait=false", *task_pods(cluster, "fetch_ratings"))
-    elif fault == "worker":  # gently: what KubernetesPodOperator alone counts as a success
-        cluster.kubectl("delete", "--wait=false", *worker_pods(cluster, "fetch_ratings"))
-    else:
-        scheduler = "--selector=app.kubernetes.io/name=airflow-scheduler"
-        cluster.kubectl("delete", "pods", scheduler, "--grace-period=0", "--force")
-    assert_success(airflow, [run], 300)
-    tries = tries_of(airflow, run)
-    assert tries["fetch_ratings"] == (1 if fault == "scheduler" else 2)
+    assert tries_of(airflow, faulted[fault])["fetch_ratings"] == tries
     wait_until(lambda: task_pods(cluster) == [], 60)
 
 
@@ -341,7 +348,7 @@ def test_a_program_of_the_cluster_that_is_away_for_a_while_costs_neither_a_row_n
     if cluster.context != "course-ci":
         pytest.skip("the programs of this cluster are not ours to stop")
     run = start(airflow, DAG, month)
-    wait_until(lambda: task_pods(cluster, "fetch_ratings", "--field-selector=status.phase=Running"))
+    wait_until(lambda: task_pods(cluster, "fetch_ratings", RUNNING))
     subprocess.run([CI_CLUSTER, "stop", program], check=True)
     time.sleep(seconds)  # this is the fault itself
     subprocess.run([CI_CLUSTER, "start", program], check=True)
@@ -354,7 +361,7 @@ def test_no_row_is_lost_or_doubled_by_the_faults(slow_api: None, cluster: Cluste
     cluster.kubectl("rollout", "status", "deployment/movielens-api", "--timeout=60s")
     with cluster.forwarded("movielens-api", 80) as port:
         api = Api("127.0.0.1", port, "course", setting("MOVIELENS_PASSWORD"))
-        for month in ("2019-06", "2019-07", "2019-08", "2019-09", "2019-10"):
+        for month in (*DELETED.values(), "2019-09", "2019-10"):
             assert stored(cluster, month) == expected(api, month), month
 
 
