@@ -83,7 +83,7 @@ def test_the_kind_of_the_workflow_brings_the_kubernetes_that_it_names(kind: Path
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["load", "docker-image", "--name", cluster.KIND, "course/movielens-api:0.1.0"],
+        ["load", "docker-image", "--name", cluster.KIND, "course/movielens-api:1.2.3"],
         ["export", "kubeconfig", "--name", cluster.KIND],
         ["export", "logs", "diagnostics", "--name", cluster.KIND],
         ["delete", "cluster", "--name", cluster.KIND],
