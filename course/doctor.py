@@ -45,7 +45,7 @@ def examine() -> list[Finding]:
 
 def check_for_stack() -> list[Finding]:
     """Check what `make compose-up` needs. Without an engine, its memory and disk are unknown."""
-    engine = [check_engine(), check_compose()]
+    engine = [check_engine(), check_compose(), check_buildx()]
     if not any(finding.fix for finding in engine):
         engine += [check_memory(), check_engine_disk()]
     return [*engine, *(check_port(name) for name in published_ports())]
@@ -99,6 +99,12 @@ def check_engine() -> Finding:
 def check_compose() -> Finding:
     found, answer = ask("docker", "compose", "version", "--short")
     return Finding("Compose", "Docker", answer, None if found else "install the compose plugin (version 2 or newer)")
+
+
+def check_buildx() -> Finding:
+    found, answer = ask("docker", "buildx", "version")
+    version = next((word for word in answer.split() if word[0].isdigit() or word[0] == "v"), answer)
+    return Finding("Buildx", "Docker", version if found else answer, None if found else "install the buildx plugin")
 
 
 def check_memory() -> Finding:

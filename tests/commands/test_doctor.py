@@ -12,16 +12,25 @@ ENGINE = """#!/bin/sh
 case "$*" in
   "version "*) {version} ;;
   "compose version "*) {compose} ;;
+  "buildx version") {buildx} ;;
+  "buildx bake "*) echo '{{"group": {{"default": {{"targets": []}}}}, "target": {{}}}}' ;;
   "image inspect "*) echo '[{{}}]' ;;
   *MemTotal*) echo {memory} ;;
   *DockerRootDir*) echo {folder} ;;
 esac
 """
-GOOD = {"version": "echo 28.0", "compose": "echo 2.40", "memory": 8 * 2**30, "folder": "/"}
+GOOD = {
+    "version": "echo 28.0",
+    "compose": "echo 2.40",
+    "buildx": "echo github.com/docker/buildx v0.29",
+    "memory": 8 * 2**30,
+    "folder": "/",
+}
 FAULTS = {
     "the engine is not running": ({"version": "echo Cannot connect >&2; exit 1"}, "systemctl start docker"),
     "the user is not in its group": ({"version": "echo Permission denied >&2; exit 1"}, 'usermod -aG docker "$USER"'),
     "compose is missing": ({"compose": "echo no such command >&2; exit 1"}, "install the compose plugin"),
+    "buildx is missing": ({"buildx": "echo no such command >&2; exit 1"}, "install the buildx plugin"),
     "memory is short": ({"memory": 4 * 2**30}, "4.0 GiB; give it 6 GiB"),
     "the disk is full": ({"folder": "/proc"}, "0 GiB free; free 1 GiB"),  # /proc has no room at all
 }
