@@ -26,7 +26,7 @@ fail() {
   exit 1
 }
 
-kubectl() { "$bin/kubectl" --kubeconfig "$admin" "$@"; }
+kubectl() { command kubectl --kubeconfig "$admin" "$@"; }
 
 export CONTAINERD_ADDRESS=$run/containerd.sock CONTAINERD_NAMESPACE=k8s.io # for ctr
 

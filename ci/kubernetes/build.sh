@@ -7,8 +7,11 @@ set -euo pipefail
 ci=$(cd "$(dirname "$0")/.." && pwd)
 folder=$1
 version=${folder##*/}
-programs=(kube-apiserver kube-controller-manager kube-scheduler kube-proxy kubelet kubectl)
+programs=(kube-apiserver kube-controller-manager kube-scheduler kube-proxy kubelet)
 
+[ ! -e "$folder" ] || exit 0
+exec 9> /run/lock/course-kubernetes-build # whoever comes second waits, and finds it built
+flock 9
 [ ! -e "$folder" ] || exit 0
 step() { printf '%4d s  %s\n' "$SECONDS" "$*"; }
 
