@@ -50,6 +50,9 @@ def lanes(results: Path) -> list[list[Stage]]:
     def make(target: str) -> Stage:
         return Stage(target, ["make", "--no-print-directory", target])
 
+    def shell(name: str, command: str) -> Stage:
+        return Stage(name, ["bash", "-euo", "pipefail", "-c", command])
+
     def suite(name: str, project: str, *arguments: str) -> Stage:
         color = "--color=yes" if COLOR else "--color=no"
         junit = f"--junitxml={results / file_name(name)}.xml"
@@ -57,15 +60,17 @@ def lanes(results: Path) -> list[list[Stage]]:
 
     quick = [make("lint"), make("types")]
     quick += [suite(project, project, f"{project}/tests") for project in PROJECTS]
+    for stage in quick:  # the other lanes are longer, and wait a lot: these fill the gaps
+        stage.command[:0] = ["nice", "-n", "19"]
     main = [suite("tests", ".", "tests", "-m", "not kubernetes")]
     pods = [suite("tests on Kubernetes", ".", "tests", "-m", "kubernetes", f"--ignore={AIRFLOW_ON_KUBERNETES}")]
     airflow = [suite("Airflow on Kubernetes", ".", AIRFLOW_ON_KUBERNETES)]
     if command := os.environ.get("IMAGES_UP"):
-        main.insert(0, Stage("images", ["bash", "-euo", "pipefail", "-c", command]))
+        main.insert(0, shell("images", command))
         pods[-1].after.append(main[0])
         airflow[-1].after.append(main[0])
     if command := os.environ.get("CLUSTER_UP"):
-        pods.insert(0, Stage("cluster", ["bash", "-euo", "pipefail", "-c", command]))
+        pods.insert(0, shell("cluster", command))
         airflow[-1].after.append(pods[0])
     return [quick, main, pods, airflow]
 
