@@ -29,6 +29,7 @@ REPO = Path(__file__).resolve().parent.parent
 PROJECTS = ("movielens-api", "images/movielens-fetch", "images/movielens-rank", "images/movielens-store")
 AIRFLOW_ON_KUBERNETES = "tests/kubernetes/test_airflow_on_kubernetes.py"  # waits so much that it has a lane of its own
 SLOWEST = 20
+TAG = "{{.Repository}}:{{.Tag}}"
 INTERRUPT_SECONDS = 120  # how long a suite may take to remove its containers, pods and servers
 
 
@@ -157,6 +158,19 @@ class Run:
                 os.killpg(process.pid, signal.SIGKILL)
 
 
+def on_the_engine() -> set[str]:
+    """Return what the Docker engine has: containers, volumes, networks, tags of images but for those of the course."""
+    found = set()
+    for what, form in {"container": "{{.Names}}", "volume": "{{.Name}}", "network": "{{.Name}}", "image": TAG}.items():
+        command = ["docker", what, "ls", *(["--all"] if what == "container" else []), f"--format={form}"]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+        except FileNotFoundError:
+            return set()
+        found |= {f"{what} {name}" for name in done.stdout.split() if not name.startswith(("course/", "<none>"))}
+    return found
+
+
 def slowest_tests(results: Path) -> list[tuple[float, str]]:
     """Return the tests that took longest, with their fixtures, in seconds, the slowest first."""
     tests = []
@@ -188,6 +202,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="course-test-run-") as folder, ExitStack() as stack:
         results = Path(folder)
         plan = lanes(results)
+        before = on_the_engine()
         run = Run(console, results)
         for ending in (
             signal.SIGINT,
@@ -213,6 +228,8 @@ def main() -> int:
         stages = [stage for lane in plan for stage in lane]
         print_tables(console, stages, results)
         failed = [stage.name for stage in stages if stage.code != 0]
+        if left := sorted(on_the_engine() - before):
+            failed.append("left on the engine: " + ", ".join(left))
         took = (time.monotonic() - run.began) / 60
         console.print(
             f"{took:.1f} min; " + (f"failed: {', '.join(failed)}" if failed else "everything passed"), highlight=False
