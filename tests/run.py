@@ -159,7 +159,7 @@ class Run:
 
 
 def on_the_engine() -> set[str]:
-    """Return what the Docker engine has: containers, volumes, networks, tags of images but for those of the course."""
+    """Return what the Docker engine has: containers, volumes, networks, and images of registries on this machine."""
     found = set()
     for what, form in {"container": "{{.Names}}", "volume": "{{.Name}}", "network": "{{.Name}}", "image": TAG}.items():
         command = ["docker", what, "ls", *(["--all"] if what == "container" else []), f"--format={form}"]
@@ -167,7 +167,10 @@ def on_the_engine() -> set[str]:
             done = subprocess.run(command, capture_output=True, text=True, check=False)
         except FileNotFoundError:
             return set()
-        found |= {f"{what} {name}" for name in done.stdout.split() if not name.startswith(("course/", "<none>"))}
+        names = done.stdout.split()
+        if what == "image":  # others are pulled and built for good
+            names = [name for name in names if name.startswith(("127.0.0.1:", "localhost:"))]
+        found |= {f"{what} {name}" for name in names}
     return found
 
 
