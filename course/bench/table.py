@@ -57,7 +57,7 @@ def _add_work(table: Table, step: str, ours: Work, book: Work, duckdb: Work | No
 
 
 def print_page_growth(console: Console, profiles: list[Profile]) -> None:
-    """Say how much dearer a page becomes from the smallest profile to the largest."""
+    """Return how much dearer a page becomes from the smallest profile to the largest."""
     if len(profiles) < 2:
         return
     small, large = min(profiles, key=lambda p: p.ratings), max(profiles, key=lambda p: p.ratings)
@@ -93,12 +93,12 @@ def print_tasks(console: Console, tasks: list[TaskOverhead]) -> None:
 
 
 def faster(ratio: float) -> str:
-    """Say a ratio of speeds in words."""
+    """Return a ratio of speeds in words."""
     return f"{_factor(ratio)} faster" if ratio >= 1 else f"{_factor(1 / ratio)} slower"
 
 
 def smaller(ours: int, theirs: int) -> str:
-    """Say a ratio of sizes in words."""
+    """Return a ratio of sizes in words."""
     return f"{_factor(theirs / ours)} less" if theirs >= ours else f"{_factor(ours / theirs)} more"
 
 

@@ -105,7 +105,7 @@ def check(connection: Connection) -> bool:
     try:
         asked = registry.log_in()
     except RegistryUnavailable as error:
-        return _fails(str(error), ["the address that gives the tokens has to be in reach from here too"])
+        return _fails(str(error), ["the address that gives the tokens has to be reachable from here too"])
     except DockerRegistryError as error:
         return _fails(str(error), _fixes_of_login(host, login, password))
     for note in _notes(connection, asked):

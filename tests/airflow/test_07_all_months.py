@@ -200,7 +200,7 @@ def year(
 
 
 def run_the_year(env: dict[str, str]) -> tuple[str, dict[Step, int]]:
-    """Run DAG 07 for 2019; give how the run ended, and how many tries each task took."""
+    """Run DAG 07 for 2019; return how the run ended, and how many tries each task took."""
     give_up, run_id = time.monotonic() + 300, f"year-{secrets.token_hex(4)}"
     trigger = ("dags", "trigger", DAG, "--run-id", run_id, "--conf", json.dumps({"year": 2019}))
     # first the DAG as this environment makes it: the database may have another

@@ -19,7 +19,7 @@ REGISTRY = "04_registry"
 TOURS = {"05_docker_operator_tour": "docker", "06_kubernetes_client": "kubernetes"}
 ALL_MONTHS = "07_all_months"
 
-# Parses the folder as Airflow does, in a new process, and tells what that did.
+# Parses the folder as Airflow does, in a new process, and prints what that did.
 PARSE = """
 import json, socket, sys
 from airflow.dag_processing.dagbag import BundleDagBag

@@ -61,7 +61,7 @@ def write_program(path: Path, *lines: str) -> None:
 
 
 def refused(*arguments: str, **env: str) -> str:
-    """Run a command that has to refuse with one line; give the line."""
+    """Run a command that has to refuse with one line; return the line."""
     done = subprocess.run([COURSE, *arguments], env=os.environ | env, capture_output=True, text=True, check=False)
     assert done.returncode == 1, done.stdout + done.stderr
     assert re.fullmatch(r"Error: .*\n", done.stderr), done.stderr

@@ -143,7 +143,7 @@ def test_every_service_is_healthy_confined_limited_and_seen_from_this_machine_on
 
 @pytest.fixture(scope="module")
 def inspected(airflow: Airflow, api: Api) -> list[dict]:
-    """Three months through both DAGs, one month twice at once; gives what the engine knew of each task container."""
+    """Three months through both DAGs, one month twice at once; yields what the engine knew of each task container."""
     seen: dict[str, dict] = {}
     runs = [start(airflow, dag, month) for month in (*MONTHS, MONTHS[0]) for dag in DAGS]
 
@@ -242,13 +242,13 @@ def test_push_prints_the_digests_that_the_next_run_records_and_runs(registry: st
     assert [row for row in rows if row[0] == "04_registry"]
 
 
-def test_push_with_a_wrong_password_says_in_one_line_what_mends_it(registry: str) -> None:
+def test_push_with_a_wrong_password_says_in_one_line_what_fixes_it(registry: str) -> None:
     done = course("push", REGISTRY_PASSWORD="not-the-password")
     assert_one_line(done, registry, "REGISTRY_PASSWORD", "make compose-up")
     assert "not-the-password" not in done.stderr
 
 
-def test_push_without_a_registry_says_in_one_line_what_mends_it(said: str) -> None:
+def test_push_without_a_registry_says_in_one_line_what_fixes_it(said: str) -> None:
     port = free_port()
     assert_one_line(course("push", REGISTRY_PORT=port), f"127.0.0.1:{port}", "make compose-up")
 
@@ -274,7 +274,7 @@ def test_the_registry_has_a_connection_form_with_a_test_button_that_works(airflo
 # --- runs that fail
 
 
-def test_dag_run_shows_why_a_run_failed_and_one_clear_mends_it_after_a_restart_of_the_stack(
+def test_dag_run_shows_why_a_run_failed_and_one_clear_fixes_it_after_a_restart_of_the_stack(
     name: str, airflow: Airflow, api: Api, inspected: list[dict]
 ) -> None:
     volume = f"--volume={name}-movielens-login:/login"

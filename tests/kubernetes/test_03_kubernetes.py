@@ -221,7 +221,7 @@ def test_a_wrong_context_fails_at_once_and_names_the_connection(
 
 
 def kubeconfig(cluster: Cluster, path: Path, user: dict | None = None, port: int | None = None) -> str:
-    """Write the cluster's kubeconfig again, with another user or to another port; give the connection to it."""
+    """Write the cluster's kubeconfig again, with another user or to another port; return the connection to it."""
     shown = yaml.safe_load(cluster.kubectl("config", "view", "--raw", "--minify"))
     if user:
         shown["users"][0]["user"] = user
@@ -451,7 +451,7 @@ def test_a_task_that_takes_too_long_fails_with_the_timeout_and_not_with_what_cam
 
 
 def leave(cluster: Cluster, run_after: datetime, code: str, **labels: str) -> str:
-    """Start a pod of the first task as an earlier try makes it, and wait until it is ready; give its name."""
+    """Start a pod of the first task as an earlier try makes it, and wait until it is ready; return its name."""
     mine = {"dag_id": "03_kubernetes", "task_id": "fetch_ratings", "kubernetes_pod_operator": "True"}
     mine |= {"run_id": make_safe_label_value(f"manual__{run_after.isoformat()}"), "try_number": "1"}
     mine |= load_dag("03_kubernetes").get_task("fetch_ratings").labels
@@ -536,16 +536,16 @@ def test_an_api_server_that_is_away_for_20_seconds_costs_no_try(
 ) -> None:
     line = Line(cluster.host, cluster.port)
     monkeypatch.setenv(CONNECTION, kubeconfig(cluster, tmp_path / "config", port=line.port))
-    mended = threading.Timer(20, line.mend)
+    restored = threading.Timer(20, line.restore)
 
     def cut() -> None:
         line.cut()
-        mended.start()
+        restored.start()
 
     code = "import time; print('ready', flush=True); time.sleep(5); print('and done', flush=True)"
     with when(lambda: cluster.prints("ready"), cut):
         dag_run = run(**python(code))
-    mended.join()
+    restored.join()
     line.close()
     task = dag_run.get_task_instance("fetch_ratings")
     assert (task.state, task.try_number) == ("success", 1)

@@ -88,7 +88,7 @@ class Tour:
         self.pods = {pod["metadata"]["name"].rsplit("-", 1)[0]: pod for pod in watch.pods()}
 
     def printed(self, line: str) -> bool:
-        """Tell whether a task printed that line."""
+        """Return whether a task printed that line."""
         return line in self.log.splitlines()
 
 

@@ -190,7 +190,7 @@ def test_each_service_account_may_do_what_is_listed_and_nothing_else(said: str, 
 
 @pytest.fixture(scope="module")
 def seen_pods(airflow: Airflow, cluster: Cluster) -> str:
-    """Three months, one after the other is not waited for; gives all that the cluster knew of the pods meanwhile."""
+    """Three months, one after the other is not waited for; yields all that the cluster knew of the pods meanwhile."""
     runs = [start(airflow, DAG, month) for month in MONTHS]
     seen: list[str] = []
 

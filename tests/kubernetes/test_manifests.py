@@ -454,7 +454,7 @@ class Policies:
         self.all = [one["spec"] for one in everything() if one["kind"] == "NetworkPolicy"]
 
     def allow(self, source: str, target: str, port: str) -> bool:
-        """Tell whether the pod named so may open a connection to a port of another one."""
+        """Return whether the pod named so may open a connection to a port of another one."""
         return self._out(source, target, port) and self._in(source, target, port)
 
     def allow_outside(self, source: str, port: int) -> bool:
@@ -616,7 +616,7 @@ ANY: Manifest = {}  # whatever is below
 SERVICE = {"labels": ANY, "serviceAccount": {"automountServiceAccountToken": ANY}, "resources": ANY}
 GROOMED = SERVICE | {"logGroomerSidecar": {"enabled": ANY}}
 # What the chart (1.22) knows, of what helm-values.yaml uses. Read in chart/values.schema.json of apache/airflow, which
-# is no part of the course. `workers.kubernetes` is newer than that schema: from the release notes of 1.20 and 1.21.
+# is not part of the course. `workers.kubernetes` is newer than that schema: from the release notes of 1.20 and 1.21.
 CHART: Manifest = {
     "executor": ANY,
     "airflowVersion": ANY,
@@ -755,7 +755,7 @@ class NodeFolder:
         self.path = Path(self.volume["spec"]["hostPath"]["path"])
 
     def in_a_task_pod(self, script: str) -> str:
-        """Run a shell script as the tasks' user, with the claim mounted at /data; give what it printed."""
+        """Run a shell script as the tasks' user, with the claim mounted at /data; return what it printed."""
         claim = {"persistentVolumeClaim": {"claimName": self.claim["metadata"]["name"]}}
         return self._run(script, self.task_user, claim, "/data")
 

@@ -260,7 +260,7 @@ def test_postgres_stops_although_a_client_is_in_the_middle_of_a_statement(make: 
     service = make("postgres")
     service.start()
     service.wait()
-    # attached: a detached exec on a busy engine was seen to do nothing, without a word
+    # attached: a detached exec on a busy engine was seen to do nothing, silently
     statement = [DOCKER, "exec", service.name, "psql", "-U", "airflow", "-d", "air flow", "-c", "SELECT pg_sleep(600)"]
     with subprocess.Popen(statement, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as client:
         wait_until(lambda: "SELECT" in docker("top", service.name).stdout, "the statement runs", service.name)

@@ -32,7 +32,7 @@ class Place:
 
 
 def point_airflow_at(api: embedded.Api, place: Place, setenv: Callable[[str, str], None]) -> None:
-    """Give the DAGs their connections and their folder, as `course run` does."""
+    """Set the connections of the DAGs and their folder, as `course run` does."""
     environment = embedded.airflow_environment(api, database=place.database, results=place.results)
     for name in ("AIRFLOW_CONN_MOVIELENS", "AIRFLOW_CONN_MOVIES_DB", "AIRFLOW_VAR_DATA_DIR"):
         setenv(name, environment[name])
@@ -64,7 +64,7 @@ def run_dag(
 
 
 def run_mixed(api: embedded.Api, folder: Path, months: Iterable[str]) -> Place:
-    """Run DAG 01 for some months, here; tell where its files and rows are."""
+    """Run DAG 01 for some months, here; return where its files and rows are."""
     place = Place(folder)
     place.results.mkdir(parents=True)
     with pytest.MonkeyPatch.context() as patch:

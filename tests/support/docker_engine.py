@@ -66,7 +66,7 @@ class Engine:
         return container
 
     def run(self, image: str, *command: str, **options: object) -> tuple[int, str]:
-        """Run a container to its end; give its exit code and what it printed."""
+        """Run a container to its end; return its exit code and what it printed."""
         container = self.start(image, *command, **options)
         try:
             code = container.wait(timeout=120)["StatusCode"]
@@ -142,7 +142,7 @@ def engine() -> Iterator[Engine]:
 
 
 def published(container: Container, port: int) -> int:
-    """Tell the port of this machine that leads to a container's."""
+    """Return the port of this machine that leads to a container's."""
     container.reload()
     return int(container.ports[f"{port}/tcp"][0]["HostPort"])
 
@@ -229,7 +229,7 @@ class DockerPipeline:
         return read_file(self.keeper, f"/data/{path}")
 
     def run(self, folder: Path, months: Iterable[str]) -> Place:
-        """Run DAG 02 for some months; tell where copies of its files and of its SQLite database are."""
+        """Run DAG 02 for some months; return where copies of its files and of its SQLite database are."""
         place = Place(folder)
         for month in months:
             assert run_dag(month, dag_id="02_docker").state == "success"

@@ -56,7 +56,7 @@ class Cluster:
         return json.dumps({"conn_type": "kubernetes", "extra": extra | changes})
 
     def kubectl(self, *arguments: str, given: str | None = None) -> str:
-        """Run kubectl in the namespace; give what it printed."""
+        """Run kubectl in the namespace; return what it printed."""
         command = ["kubectl", "--context", self.context, "--namespace", self.namespace, *arguments]
         done = subprocess.run(command, input=given, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{' '.join(command)}: {done.stderr}"
@@ -78,7 +78,7 @@ class Cluster:
         return [pod for pod in self.task_pods() if not pod.metadata.deletion_timestamp]
 
     def prints(self, word: str, name: str | None = None) -> bool:
-        """Tell whether a task pod that nobody deleted, or the one of that name, has printed a word."""
+        """Return whether a task pod that nobody deleted, or the one of that name, has printed a word."""
         for one in [name] if name else [pod.metadata.name for pod in self.living_pods()]:
             with suppress(ApiException):  # it has no log yet, or is gone
                 if word in (self.core.read_namespaced_pod_log(one, self.namespace) or ""):
@@ -86,7 +86,7 @@ class Cluster:
         return False
 
     def start(self, image: str, labels: dict[str, str], code: str) -> str:
-        """Start a pod that runs Python; give its name."""
+        """Start a pod that runs Python; return its name."""
         name = f"orphan-{uuid.uuid4().hex[:8]}"
         container = {"name": "base", "image": image, "command": ["python3", "-c", code]}
         spec = {"containers": [container], "restartPolicy": "Never"}
@@ -95,7 +95,7 @@ class Cluster:
 
     @contextmanager
     def forwarded(self, service: str, port: int) -> Iterator[int]:
-        """Forward a free port of this machine to one of a Service, and tell which."""
+        """Forward a free port of this machine to one of a Service, and yield its number."""
         command = ["kubectl", "--context", self.context, "--namespace", self.namespace]
         forward = subprocess.Popen(
             [*command, "port-forward", f"service/{service}", f":{port}"], stdout=subprocess.PIPE, text=True
@@ -144,7 +144,7 @@ class Watch:
         return [pod for name, pod in last.items() if name in made]
 
     def company(self) -> dict[str, set[str]]:
-        """Tell for each pod which others were there when it came, also those on their way out."""
+        """Return for each pod which others were there when it came, even those on their way out."""
         there = set(self.before)
         met: dict[str, set[str]] = {}
         for kind, pod in self.seen:
@@ -192,7 +192,7 @@ class Line:
             with suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
 
-    def mend(self) -> None:
+    def restore(self) -> None:
         self.whole = True
 
     def close(self) -> None:
