@@ -40,6 +40,7 @@ class Stage:
     name: str
     command: list[str]
     after: list["Stage"] = field(default_factory=list)
+    environment: dict[str, str] = field(default_factory=dict)
     ended: threading.Event = field(default_factory=threading.Event)
     code: int | None = None
     seconds: float = 0.0
@@ -64,6 +65,7 @@ def lanes(results: Path) -> list[list[Stage]]:
     for stage in quick:  # the other lanes are longer, and wait a lot: these fill the gaps
         stage.command[:0] = ["nice", "-n", "19"]
     main = [suite("tests", ".", "tests", "-m", "not kubernetes")]
+    main[0].environment = {"KUBECONFIG": os.devnull}  # or its commands would find the Airflow of another lane
     pods = [suite("tests on Kubernetes", ".", "tests", "-m", "kubernetes", f"--ignore={AIRFLOW_ON_KUBERNETES}")]
     airflow = [suite("Airflow on Kubernetes", ".", AIRFLOW_ON_KUBERNETES)]
     if command := os.environ.get("IMAGES_UP"):
@@ -120,7 +122,7 @@ class Run:
             process = subprocess.Popen(
                 stage.command,
                 cwd=REPO,
-                env=self.environment,
+                env=self.environment | stage.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
