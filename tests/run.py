@@ -27,7 +27,7 @@ from rich.table import Table
 
 REPO = Path(__file__).resolve().parent.parent
 PROJECTS = ("movielens-api", "images/movielens-fetch", "images/movielens-rank", "images/movielens-store")
-AIRFLOW_ON_KUBERNETES = "tests/kubernetes/test_airflow_on_kubernetes.py"  # waits so much that it has a lane of its own
+AIRFLOW_ON_KUBERNETES = "tests/kubernetes/test_airflow_on_kubernetes.py"
 SLOWEST = 20
 TAG = "{{.Repository}}:{{.Tag}}"
 INTERRUPT_SECONDS = 120  # how long a suite may take to remove its containers, pods and servers
@@ -64,18 +64,23 @@ def lanes(results: Path) -> list[list[Stage]]:
     quick += [suite(project, project, f"{project}/tests") for project in PROJECTS]
     for stage in quick:  # the other lanes are longer, and wait a lot: these fill the gaps
         stage.command[:0] = ["nice", "-n", "19"]
-    main = [suite("tests", ".", "tests", "-m", "not kubernetes")]
-    main[0].environment = {"KUBECONFIG": os.devnull}  # or its commands would find the Airflow of another lane
-    pods = [suite("tests on Kubernetes", ".", "tests", "-m", "kubernetes", f"--ignore={AIRFLOW_ON_KUBERNETES}")]
+    # The longest take a lane each. A new folder of tests/ is in `tests`.
+    docker = [suite("tests/docker", ".", "tests/docker", "tests/docs", "-m", "not kubernetes")]
+    others = [suite("tests", ".", "tests", "-m", "not kubernetes", "--ignore=tests/docker", "--ignore=tests/docs")]
+    pods = [suite("tests/kubernetes", ".", "tests", "-m", "kubernetes", f"--ignore={AIRFLOW_ON_KUBERNETES}")]
     airflow = [suite("Airflow on Kubernetes", ".", AIRFLOW_ON_KUBERNETES)]
+    for stage in (*docker, *others):  # their commands would find the Airflow on the cluster
+        stage.environment = {"KUBECONFIG": os.devnull}
     if command := os.environ.get("IMAGES_UP"):
-        main.insert(0, shell("images", command))
-        pods[-1].after.append(main[0])
-        airflow[-1].after.append(main[0])
+        images = shell("images", command)
+        docker.insert(0, images)
+        for lane in (others, pods, airflow):
+            lane[-1].after.append(images)
     if command := os.environ.get("CLUSTER_UP"):
-        pods.insert(0, shell("cluster", command))
-        airflow[-1].after.append(pods[0])
-    return [quick, main, pods, airflow]
+        cluster = shell("cluster", command)
+        pods.insert(0, cluster)
+        airflow[-1].after.append(cluster)
+    return [quick, docker, others, pods, airflow]
 
 
 def file_name(stage: str) -> str:
