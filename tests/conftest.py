@@ -64,8 +64,12 @@ def one_at_a_time() -> Iterator[None]:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Move the tests that have the machine for themselves to the end."""
     items.sort(key=lambda item: alone_on(item) == "machine")
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Take part in what the tests that were selected use."""
     fcntl.flock(LOCKS["machine"], fcntl.LOCK_SH)
-    if any(item.get_closest_marker("kubernetes") for item in items):
+    if any(item.get_closest_marker("kubernetes") for item in session.items):
         fcntl.flock(LOCKS["cluster"], fcntl.LOCK_SH)
 
 
