@@ -63,7 +63,7 @@ def up(console: Console) -> None:
         child([*command, "--quiet-pull"], os.environ, log) as process,
     ):
         while process.poll() is None and not any(count >= CRASHES for count in crashes.values()):
-            time.sleep(0.5)
+            time.sleep(1)
             states = services()
             healthy = {one["Service"] for one in states if is_healthy(one)}
             for name in sorted(healthy - shown_healthy):

@@ -48,7 +48,7 @@ def wait_until(condition: Callable[[], object], seconds: float = 180) -> None:
     give_up = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < give_up, "waited too long"
-        time.sleep(0.2)
+        time.sleep(0.5)  # each look is a process of docker or kubectl
 
 
 # --- runs
