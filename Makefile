@@ -91,7 +91,7 @@ k8s-down: .venv/.run ## remove from the cluster what k8s-up put there, with its 
 
 .PHONY: test lint types
 test: .venv/.dev $(PROJECTS:%=%/.venv/.dev) ## run every check and every suite (REQUIRE=docker,kubernetes: what cannot run is a failure)
-	@.venv/bin/python tests/run.py
+	@.venv/bin/python tests/run.py $(PROJECTS)
 
 lint: .venv/.dev
 	@.venv/bin/ruff check --quiet .

@@ -26,7 +26,6 @@ from rich.console import Console
 from rich.table import Table
 
 REPO = Path(__file__).resolve().parent.parent
-PROJECTS = ("movielens-api", "images/movielens-fetch", "images/movielens-rank", "images/movielens-store")
 AIRFLOW_ON_KUBERNETES = "tests/kubernetes/test_airflow_on_kubernetes.py"
 SLOWEST = 20
 TAG = "{{.Repository}}:{{.Tag}}"
@@ -47,7 +46,7 @@ class Stage:
     seconds: float = 0.0
 
 
-def lanes(results: Path) -> list[list[Stage]]:
+def lanes(results: Path, projects: list[str]) -> list[list[Stage]]:
     """Return the stages of `make test`. Suites write how long each test took to JUnit files in `results`."""
 
     def make(target: str) -> Stage:
@@ -62,7 +61,7 @@ def lanes(results: Path) -> list[list[Stage]]:
         return Stage(name, [str(REPO / project / ".venv/bin/pytest"), color, junit, *arguments])
 
     quick = [make("lint"), make("types")]
-    quick += [suite(project, project, f"{project}/tests") for project in PROJECTS]
+    quick += [suite(project, project, f"{project}/tests") for project in projects]
     for stage in quick:  # the other lanes are longer, and wait a lot: these fill the gaps
         stage.command[:0] = ["nice", "-n", "19"]
         stage.background = True
@@ -212,11 +211,14 @@ def print_tables(console: Console, stages: list[Stage], results: Path) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.parse_args()
+    parser.add_argument(
+        "projects", nargs="*", metavar="PROJECT", help="a folder with a suite and an environment of its own"
+    )
+    projects = parser.parse_args().projects
     console = Console(width=None if COLOR else 160)
     with tempfile.TemporaryDirectory(prefix="course-test-run-") as folder, ExitStack() as stack:
         results = Path(folder)
-        plan = lanes(results)
+        plan = lanes(results, projects)
         before = on_the_engine()
         run = Run(console, results)
         for ending in (

@@ -34,7 +34,7 @@ from support.deployed_airflow import (
 from support.docker_engine import DockerPipeline, engine
 from support.kubernetes_cluster import Cluster
 from support.required import cannot_run
-from support.typed_pages import shell, type_all
+from support.typed_pages import TYPED_ON, shell, type_all
 
 from course.cluster import NAMESPACE, choose
 from course.embedded import Api
@@ -378,11 +378,12 @@ def test_no_secret_is_in_a_log_or_in_airflows_database(seen_pods: str, airflow: 
         assert found_secrets(cluster.kubectl("logs", f"deployment/{name}", "--all-containers")) == []
 
 
-def test_chapter_3_typed_from_top_to_bottom_gives_what_it_shows_and_leaves_nothing(
-    airflow: Airflow, cluster: Cluster
+@pytest.mark.parametrize("chapter", [chapter for chapter, engine in TYPED_ON.items() if engine == "kubernetes"])
+def test_a_chapter_typed_from_top_to_bottom_gives_what_it_shows_and_leaves_nothing(
+    airflow: Airflow, cluster: Cluster, chapter: str
 ) -> None:
     others = cluster.kubectl("get", "namespaces", "--output=name").split()
-    type_all("03-kubernetes.md", shell())  # its first command is `make k8s-up`, its last `make k8s-down`
+    type_all(chapter, shell())  # its first command is `make k8s-up`, its last `make k8s-down`
     left = cluster.kubectl("get", "namespaces", "--output=name").split()
     assert f"namespace/{NAMESPACE}" not in left
     assert set(others) - set(left) <= {f"namespace/{NAMESPACE}"} | {one for one in others if "course-test-" in one}

@@ -15,6 +15,10 @@ from course.settings import published_ports
 KEEP_EXPORTS = 'eval "$1"; status=$?; env --null > "$0"; exit $status'
 
 
+# Each chapter, and the engine on which a test types it.
+TYPED_ON = {"02-docker.md": "docker", "03-kubernetes.md": "kubernetes", "04-registry.md": "docker"}
+
+
 class Step(NamedTuple):
     """A command of a page and the output under it; a line or a part of one that is "..." stands for anything."""
 
