@@ -62,10 +62,10 @@ def lanes(results: Path, projects: list[str]) -> list[list[Stage]]:
 
     quick = [make("lint"), make("types")]
     quick += [suite(project, project, f"{project}/tests") for project in projects]
-    for stage in quick:  # the other lanes are longer, and wait a lot: these fill the gaps
+    for stage in quick:  # they fill the gaps that the other lanes leave
         stage.command[:0] = ["nice", "-n", "19"]
         stage.background = True
-    # The longest take a lane each. A new folder of tests/ is in `tests`.
+    # These four are long, and each waits a lot. A new folder of tests/ is in the second.
     docker = [suite("tests/docker", ".", "tests/docker", "tests/docs", "-m", "not kubernetes")]
     others = [suite("tests", ".", "tests", "-m", "not kubernetes", "--ignore=tests/docker", "--ignore=tests/docs")]
     pods = [suite("tests/kubernetes", ".", "tests", "-m", "kubernetes", f"--ignore={AIRFLOW_ON_KUBERNETES}")]
@@ -81,7 +81,7 @@ def lanes(results: Path, projects: list[str]) -> list[list[Stage]]:
         cluster = shell("cluster", command)
         pods.insert(0, cluster)
         airflow[-1].after.append(cluster)
-    return [quick, docker, others, pods, airflow]
+    return [quick + others, docker, pods, airflow]
 
 
 def file_name(stage: str) -> str:
