@@ -60,28 +60,26 @@ def lanes(results: Path, projects: list[str]) -> list[list[Stage]]:
         junit = f"--junitxml={results / file_name(name)}.xml"
         return Stage(name, [str(REPO / project / ".venv/bin/pytest"), color, junit, *arguments])
 
-    quick = [make("lint"), make("types")]
-    quick += [suite(project, project, f"{project}/tests") for project in projects]
-    for stage in quick:  # they fill the gaps that the other lanes leave
-        stage.command[:0] = ["nice", "-n", "19"]
-        stage.background = True
-    # These four are long, and each waits a lot. A new folder of tests/ is in the second.
+    others = [make("lint"), make("types")]
+    others += [suite(project, project, f"{project}/tests") for project in projects]
+    others += [suite("tests", ".", "tests", "-m", "not kubernetes", "--ignore=tests/docker", "--ignore=tests/docs")]
     docker = [suite("tests/docker", ".", "tests/docker", "tests/docs", "-m", "not kubernetes")]
-    others = [suite("tests", ".", "tests", "-m", "not kubernetes", "--ignore=tests/docker", "--ignore=tests/docs")]
-    pods = [suite("tests/kubernetes", ".", "tests", "-m", "kubernetes", f"--ignore={AIRFLOW_ON_KUBERNETES}")]
-    airflow = [suite("Airflow on Kubernetes", ".", AIRFLOW_ON_KUBERNETES)]
-    for stage in (*docker, *others):  # their commands would find the Airflow on the cluster
+    kubernetes = [
+        suite("tests/kubernetes", ".", "tests", "-m", "kubernetes", f"--ignore={AIRFLOW_ON_KUBERNETES}"),
+        suite("Airflow on Kubernetes", ".", AIRFLOW_ON_KUBERNETES),
+    ]
+    for stage in others:  # it fills the gaps that the other lanes leave
+        stage.background = True
+    for stage in (others[-1], *docker):  # their commands would find the Airflow on the cluster
         stage.environment = {"KUBECONFIG": os.devnull}
     if command := os.environ.get("IMAGES_UP"):
         images = shell("images", command)
+        others[-1].after.append(images)
         docker.insert(0, images)
-        for lane in (others, pods, airflow):
-            lane[-1].after.append(images)
+        kubernetes[0].after.append(images)
     if command := os.environ.get("CLUSTER_UP"):
-        cluster = shell("cluster", command)
-        pods.insert(0, cluster)
-        airflow[-1].after.append(cluster)
-    return [quick + others, docker, pods, airflow]
+        kubernetes.insert(0, shell("cluster", command))
+    return [others, docker, kubernetes]
 
 
 def file_name(stage: str) -> str:
@@ -136,7 +134,7 @@ class Run:
             )
             if stage.background:
                 with suppress(OSError):  # Linux weighs sessions against each other, whatever their processes' nice is
-                    Path(f"/proc/{process.pid}/autogroup").write_text("19")
+                    Path(f"/proc/{process.pid}/autogroup").write_text("10")
             self.processes[stage.name] = process
             stage.code = process.wait()
             del self.processes[stage.name]

@@ -8,7 +8,7 @@ import os
 import re
 import socket
 import subprocess
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import pytest
 import requests
@@ -22,6 +22,7 @@ from support.compose_stack import (
     compose,
     docker,
     expected,
+    inspect,
     is_fetching,
     own_stack,
     started,
@@ -154,16 +155,6 @@ def inspected(airflow: Airflow, api: Api) -> list[dict]:
     wait_until(have_ended, 240)
     assert_success(airflow, runs)
     return list(seen.values())
-
-
-def inspect(containers: Iterable[str]) -> dict[str, dict]:
-    """Return what the engine knows of containers, by id; of those that are still there."""
-    known = {}
-    for container in containers:
-        done = subprocess.run(["docker", "inspect", container], capture_output=True, text=True, check=False)  # noqa: S607
-        if done.returncode == 0:
-            known[container] = json.loads(done.stdout)[0]
-    return known
 
 
 @pytest.mark.parametrize("month", MONTHS)

@@ -1,5 +1,6 @@
 """What needs the whole machine: how long the stack takes to start, and an engine that restarts under it."""
 
+import json
 import os
 import re
 import subprocess
@@ -14,6 +15,7 @@ from support.compose_stack import (
     api_of_stack,
     clear,
     expected,
+    inspect,
     is_fetching,
     own_stack,
     started,
@@ -61,4 +63,7 @@ def test_an_engine_restarted_in_the_middle_of_a_run_costs_neither_a_row_nor_a_co
             clear(airflow, run)
     assert_success(airflow, runs)
     assert stored("2019-07") == expected(api_of_stack(), "2019-07")
-    assert task_containers() == []
+    try:
+        wait_until(lambda: task_containers() == [], 30)
+    finally:
+        print(json.dumps(inspect(task_containers())))  # pytest shows it

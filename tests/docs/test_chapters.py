@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.docker_engine import remove_images_of
 from support.typed_pages import TYPED_ON, shell, shows, steps_of, type_all
 
 from course.paths import REPO
@@ -73,13 +74,7 @@ def learner() -> Iterator[dict[str, str]]:
         check=True,
     )
     subprocess.run(["docker", "volume", "rm", "--force", f"{env['COURSE_STACK']}-tour"], check=True)  # noqa: S607
-    names = subprocess.run(
-        ["docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}}", f"127.0.0.1:{env['REGISTRY_PORT']}/course/*"],  # noqa: S607
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.split()
-    subprocess.run(["docker", "image", "rm", "--force", *names], capture_output=True, check=False)  # noqa: S607
+    remove_images_of(f"127.0.0.1:{env['REGISTRY_PORT']}")
 
 
 @pytest.mark.docker

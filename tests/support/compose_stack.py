@@ -1,13 +1,15 @@
 """The stack of docker-compose.yaml for tests: under a name and on ports of its own, and what tests ask of it."""
 
+import json
 import secrets
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import pytest
 from rich.console import Console
 from support.deployed_airflow import SLOW_API, Run, course, expected_rows, stored_rows
+from support.docker_engine import remove_images_of
 from support.typed_pages import free_port
 
 from course import stack
@@ -40,6 +42,7 @@ def own_stack() -> Iterator[str]:
             patch.delenv(faults, raising=False)
         yield name
         stack.down(Console(quiet=True), "--volumes")
+        remove_images_of(f"127.0.0.1:{setting('REGISTRY_PORT')}")
 
 
 @contextmanager
@@ -76,6 +79,16 @@ def task_containers() -> list[str]:
     """List the ids of the task containers of this stack, running or not."""
     data = f"{setting('COURSE_STACK')}-data"
     return docker("ps", "--all", "--quiet", "--filter=label=course.dag_id", f"--filter=volume={data}").split()
+
+
+def inspect(containers: Iterable[str]) -> dict[str, dict]:
+    """Return what the engine knows of containers, by id; of those that are still there."""
+    known = {}
+    for container in containers:
+        done = subprocess.run(["docker", "inspect", container], capture_output=True, text=True, check=False)  # noqa: S607
+        if done.returncode == 0:
+            known[container] = json.loads(done.stdout)[0]
+    return known
 
 
 def is_fetching() -> bool:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import subprocess
 import tarfile
 import threading
 import time
@@ -56,6 +57,7 @@ class Engine:
         self.client = docker.from_env()
         self.name = f"course-test-{uuid.uuid4().hex[:8]}"
         self.labels = {"course.test": self.name}
+        self.registries: list[str] = []
 
     def create(self, image: str, *command: str, **options: object) -> Container:
         return self.client.containers.create(image, list(command), labels=self.labels, **options)
@@ -113,6 +115,7 @@ class Engine:
         write_file(server, "/htpasswd", "course:$2y$05$nnFB3eHwtdio21B7gm9KneGAnLeuwX7zzUsSTjIwrsALyg5awApvO\n")
         server.start()
         wait_until(lambda: b"listening on" in server.logs(), "a registry", server)
+        self.registries.append(f"127.0.0.1:{published(server, 5000)}")
         return server, Api("127.0.0.1", published(server, 5000), "course", "opensesame")
 
     def task_containers(self) -> list[Container]:
@@ -125,11 +128,26 @@ class Engine:
         for container in {*self.task_containers(), *self.client.containers.list(all=True, filters=mine)}:
             with suppress(NotFound):  # it is on its way out
                 container.remove(force=True, v=True)
+        for registry in self.registries:
+            remove_images_of(registry)
         for network in self.client.networks.list(filters=mine):
             network.remove()
         for volume in self.client.volumes.list(filters=mine):
             volume.remove()
         self.client.close()
+
+
+def remove_images_of(registry: str) -> None:
+    """Remove the images of a registry that a test has run, whether they have a tag or only a digest."""
+    command = ["docker", "image", "ls", "--digests", "--format={{.Repository}} {{.Tag}} {{.Digest}}"]
+    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    names = {
+        f"{repository}@{digest}" if tag == "<none>" else f"{repository}:{tag}"
+        for repository, tag, digest in map(str.split, listed.splitlines())
+        if repository.startswith(f"{registry}/")
+    }
+    if names:
+        subprocess.run(["docker", "image", "rm", "--force", *names], stdout=subprocess.DEVNULL, check=True)  # noqa: S607
 
 
 @contextmanager
