@@ -134,7 +134,7 @@ class Run:
             )
             if stage.background:
                 with suppress(OSError):  # Linux weighs sessions against each other, whatever their processes' nice is
-                    Path(f"/proc/{process.pid}/autogroup").write_text("10")
+                    Path(f"/proc/{process.pid}/autogroup").write_text("5")
             self.processes[stage.name] = process
             stage.code = process.wait()
             del self.processes[stage.name]

@@ -99,9 +99,9 @@ def forever_full(api):
 def test_the_deadline_holds_for_an_api_that_never_recovers(api, fetch, output, clock, answer, words):
     api.always = answer(api)
     with pytest.raises(FetchFailed) as raised:
-        fetch(batch_size=10, timeout=0.7)
-    assert clock() < 1.2
-    assert f"gave up on {api.host}/ratings after 0.7 s" in raised.value.message
+        fetch(batch_size=10, timeout=3)
+    assert clock() < 4
+    assert f"gave up on {api.host}/ratings after 3 s" in raised.value.message
     assert words in raised.value.message
     assert not list(output.parent.iterdir())
     assert len(api.seen) < 40, "it hammered the API"
@@ -109,9 +109,9 @@ def test_the_deadline_holds_for_an_api_that_never_recovers(api, fetch, output, c
 
 def test_an_api_that_is_not_there_is_waited_for_until_the_deadline(second_api, fetch, clock):
     second_api.server_close()
-    with pytest.raises(FetchFailed, match=f"{second_api.host}/ratings after 1 s.*: Connection refused"):
-        fetch(host=second_api.host, timeout=1)
-    assert 0.8 < clock() < 1.5
+    with pytest.raises(FetchFailed, match=f"{second_api.host}/ratings after 2 s.*: Connection refused"):
+        fetch(host=second_api.host, timeout=2)
+    assert 1.5 < clock() < 4
 
 
 def test_new_rows_restart_the_full_time(api, fetch, output, clock):
@@ -125,7 +125,7 @@ def test_new_rows_restart_the_full_time(api, fetch, output, clock):
 
 def test_a_request_that_hangs_leaves_time_for_another(api, fetch, output):
     api.script.append(api.hang())
-    assert fetch(timeout=0.7).retries == 1
+    assert fetch(timeout=3).retries == 1
     assert output.read_text() == api.csv()
 
 
@@ -158,3 +158,11 @@ def test_a_redirect_is_not_followed_so_no_other_host_gets_the_password(api, seco
     with pytest.raises(FetchFailed, match=f"redirects to {second_api.host}/ratings"):
         fetch()
     assert second_api.seen == []
+
+
+def test_a_last_try_without_time_does_not_hide_why_the_others_failed(api, fetch):
+    """Each has less than a second: the first is refused, the others hang."""
+    api.script.append(api.status(500))
+    api.always = api.hang()
+    with pytest.raises(FetchFailed, match="the API answered 500"):
+        fetch(timeout=1.5)

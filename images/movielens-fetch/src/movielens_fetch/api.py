@@ -17,14 +17,19 @@ from movielens_fetch.page import NotAPage, NotJson, Page, parse_page
 # A row takes about 80 bytes. An answer far beyond that is not a page, and would fill the memory.
 MAX_BYTES_PER_ROW = 1_000
 CHUNK_BYTES = 64 * 1024
+FAIR_SECONDS = 1.0  # enough for any server that is not stuck
 
 
 class TransientError(Exception):
-    """The same request may succeed later; `retry_after` is how many seconds the server asked to wait."""
+    """The same request may succeed later; `retry_after` is how many seconds the server asked to wait.
 
-    def __init__(self, cause: str, retry_after: float = 0.0) -> None:
+    `cut_short` says that the request had so little time that its failure tells nothing of the server.
+    """
+
+    def __init__(self, cause: str, retry_after: float = 0.0, *, cut_short: bool = False) -> None:
         super().__init__(cause)
         self.retry_after = retry_after
+        self.cut_short = cut_short
 
 
 class Answer(NamedTuple):
@@ -81,9 +86,9 @@ class RatingsApi:
             return pending.result(timeout=seconds)
         except TimeoutError as error:
             self._session = requests.Session()
-            raise TransientError(f"no complete answer in {seconds:.1f} s") from error
+            raise TransientError(f"no complete answer in {seconds:.1f} s", cut_short=seconds < FAIR_SECONDS) from error
         except requests.Timeout as error:
-            raise TransientError(f"no complete answer in {seconds:.1f} s") from error
+            raise TransientError(f"no complete answer in {seconds:.1f} s", cut_short=seconds < FAIR_SECONDS) from error
         except requests.RequestException as error:
             if isinstance(error, ValueError):  # InvalidURL and its like
                 raise BadInput(f"{self.address} is not an address to connect to: {error}") from error

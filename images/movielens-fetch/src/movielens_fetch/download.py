@@ -63,7 +63,7 @@ def fetch_ratings(
                     page = api.page(rows, batch_size, deadline.request_timeout)
                     _check_continues(page, rows, previous, batch_size)
                 except TransientError as error:
-                    deadline.back_off(str(error), at_least=error.retry_after)
+                    deadline.back_off(str(error), at_least=error.retry_after, cut_short=error.cut_short)
                     retries += 1
                     continue
                 except (DataChanged, NotInOrder) as error:

@@ -24,6 +24,7 @@ class ProgressDeadline:
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
         self.max_rows = 0
+        self.cause = ""
         self._restart()
 
     def record_progress(self, rows: int) -> None:
@@ -42,15 +43,18 @@ class ProgressDeadline:
         """Seconds for one request: half of what remains, so that one that hangs leaves time for another."""
         return max(self.remaining / 2, MIN_REQUEST_TIMEOUT)
 
-    def back_off(self, cause: str, at_least: float = 0.0) -> None:
+    def back_off(self, cause: str, at_least: float = 0.0, *, cut_short: bool = False) -> None:
         """Wait before the next try: 0.1 to 0.2 s, each time twice as long, up to 20 s, and never less than `at_least`.
 
-        Raises DeadlineExceeded where the deadline does not leave time for that.
+        Raises DeadlineExceeded where the deadline does not leave time for that. The last tries before it have little
+        time: where such a try was `cut_short`, the cause is that of the try before.
         """
+        if not cut_short or not self.cause:
+            self.cause = cause
         backoff = min(INITIAL_BACKOFF * 2**self.failures, MAX_BACKOFF) * random.uniform(1, 2)  # noqa: S311 - jitter
         seconds = max(at_least, min(backoff, self.remaining / 2))
         if self.remaining - seconds < MIN_REQUEST_TIMEOUT:
-            raise DeadlineExceeded(cause)
+            raise DeadlineExceeded(self.cause)
         self.failures += 1
         log.warning("%s; trying again in %.1f s", cause, seconds)
         time.sleep(seconds)
@@ -58,3 +62,4 @@ class ProgressDeadline:
     def _restart(self) -> None:
         self.deadline = time.monotonic() + self.seconds
         self.failures = 0
+        self.cause = ""
