@@ -37,9 +37,15 @@ def push(console: Console) -> None:
                 raise click.ClickException(f"image {image.tag} is not here: `make images` builds it")
             name = f"{registry}/course/{image.name}"
             for tag in names:
+                was_here = images.inspect(f"{name}:{tag}") is not None
                 with console.status(f"pushing {name}:{tag}"):
                     _docker("tag", image.tag, f"{name}:{tag}")
-                    said = _docker("push", f"{name}:{tag}", env=env)
+                    try:
+                        said = _docker("push", f"{name}:{tag}", env=env)
+                    except click.ClickException:
+                        if not was_here:
+                            _docker("rmi", f"{name}:{tag}")
+                        raise
             digest = re.findall(r"digest: (sha256:[0-9a-f]{64})", said)[-1]
             console.print(f"  {name}@{digest}  ({', '.join(names)})", highlight=False)
 

@@ -242,6 +242,7 @@ def test_push_with_a_wrong_password_says_in_one_line_what_fixes_it(registry: str
 def test_push_without_a_registry_says_in_one_line_what_fixes_it(said: str) -> None:
     port = free_port()
     assert_one_line(course("push", REGISTRY_PORT=port), f"127.0.0.1:{port}", "make compose-up")
+    assert docker("image", "ls", "--quiet", f"127.0.0.1:{port}/*/*") == ""
 
 
 def test_the_registry_has_a_connection_form_with_a_test_button_that_works(airflow: Airflow, registry: str) -> None:
