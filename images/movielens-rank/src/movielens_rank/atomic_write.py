@@ -60,7 +60,7 @@ def _open_unnamed(folder: int) -> int | None:
 
 
 def _link(descriptor: int, name: str, part: str, folder: int) -> None:
-    """Give the unnamed file its name; where that is taken, by way of the name `part`, since only a rename replaces."""
+    """Name the unnamed file; where the name is taken, by way of the name `part`, since only a rename replaces."""
 
     def link(new: str) -> None:
         # dst_dir_fd makes this linkat(), which can follow the link in /proc; plain link() cannot
